@@ -1,0 +1,1 @@
+"""Benchmarks for HeartLoop: data, prompts, judging protocols, and the engine measured (perf)."""

@@ -1,0 +1,86 @@
+"""What a backend is: one attempt at one completion, and nothing else.
+
+A backend does not retry, throttle, queue or count: the gateway does that, once, for all of them. It
+translates whatever goes wrong into the leaves of :class:`heartloop.errors.BackendError`, once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol, runtime_checkable
+
+from heartloop.errors import ModelCallsForbidden
+from heartloop.types import Completion, Message, Request
+
+__all__ = ["FORBID_ENV", "Backend", "bytes_bound", "check_calls_allowed"]
+
+FORBID_ENV = "HEARTLOOP_FORBID_MODEL_CALLS"
+"""Set to 1 (as the tests of a program that uses HeartLoop might) to refuse calls to real models."""
+
+IMAGE_TOKENS = 2048
+"""Upper bound for one image part where the backend knows no better (a tiled high-detail image)."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Where completions come from.
+
+    One instance serves one model name and is used from one event loop. Implementations are checked by
+    the conformance suite in ``tests/conformance``.
+    """
+
+    name: str
+    """The model's name, as sent to the backend."""
+
+    real: bool
+    """Whether a call reaches a real model; False for scripted and replay backends."""
+
+    max_concurrency: int | None
+    """The most calls it can usefully run at once (slots of an embedded model), or None."""
+
+    context_tokens: int | None
+    """The model's context length in tokens where known, else None."""
+
+    async def complete(self, request: Request) -> Completion:
+        """One attempt. Raises a leaf of :class:`~heartloop.errors.BackendError`.
+
+        Cancelling the awaiting task stops the work at the backend, not only the waiting.
+        """
+        ...
+
+    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
+        """An upper bound of the prompt's tokens, without a network call. Never below the truth."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections, threads and model memory. Calling it twice is harmless."""
+        ...
+
+
+def bytes_bound(messages: tuple[Message, ...]) -> int:
+    """Prompt tokens can't exceed UTF-8 bytes (byte-level vocabularies) plus the chat template's.
+
+    The template is allowed 16 tokens a message and 64 for what it puts around them all (a default
+    system prompt, the generation prompt).
+    """
+    total = 64
+    for message in messages:
+        total += 16
+        if isinstance(message.content, str):
+            total += len(message.content.encode("utf-8", "surrogatepass"))
+            continue
+        for part in message.content:
+            if part.get("type") == "text":
+                total += len(str(part["text"]).encode("utf-8", "surrogatepass"))
+            else:
+                total += IMAGE_TOKENS
+    return total
+
+
+def check_calls_allowed(backend: Backend) -> None:
+    """Raise :class:`~heartloop.errors.ModelCallsForbidden` for a real backend while the switch is on."""
+    if backend.real and os.environ.get(FORBID_ENV, "") not in ("", "0"):
+        raise ModelCallsForbidden(
+            f"a call to the model {backend.name!r} was stopped: {FORBID_ENV} is set. "
+            "Unset it, or use a scripted backend in tests."
+        )

@@ -1,0 +1,439 @@
+"""The words of HeartLoop as frozen, slotted records.
+
+A *problem* is answered by *attempts*. Between the attempts of one *round* and those of the next a
+judge gives *verdicts*, and a *cue* goes into the next round's feedback. A strategy ends with a
+*solution*. Below the strategy, one attempt costs one or more *completions*, each the answer to a
+*request* that the gateway sent to a backend, with its *usage* in tokens.
+
+Everything here is plain data: no I/O, no model, no import from the rest of the package except
+:mod:`heartloop.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+__all__ = [
+    "Attempt",
+    "Budget",
+    "Completion",
+    "Content",
+    "ContentPart",
+    "Cue",
+    "Directive",
+    "Emotion",
+    "FinishReason",
+    "Intensity",
+    "Message",
+    "Problem",
+    "Request",
+    "Role",
+    "Sampling",
+    "Solution",
+    "SpeechAct",
+    "Spend",
+    "StopReason",
+    "TokenLogprob",
+    "Usage",
+    "Valence",
+    "Verdict",
+    "text_of",
+]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "refusal", "other"]
+
+ContentPart: TypeAlias = Mapping[str, Any]
+"""One part of a multimodal message in OpenAI's content format: ``{"type": "text", "text": ...}`` or
+``{"type": "image_url", "image_url": {"url": ...}}``."""
+
+Content: TypeAlias = str | tuple[ContentPart, ...]
+"""Text, or a tuple of parts."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def text_of(content: Content) -> str:
+    """The text in ``content``: itself, or its text parts joined by newlines (images left out)."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part["text"]) for part in content if part.get("type") == "text")
+
+
+# --- affect ----------------------------------------------------------------------------------------
+
+
+class Valence(Enum):
+    """The sign of an emotion. HEART alternates it from round to round."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+    @property
+    def opposite(self) -> Valence:
+        return Valence.NEGATIVE if self is Valence.POSITIVE else Valence.POSITIVE
+
+
+class Emotion(Enum):
+    """Ekman's six basic emotions (Ekman, "An argument for basic emotions", 1992)."""
+
+    HAPPINESS = "happiness"
+    SURPRISE = "surprise"
+    SADNESS = "sadness"
+    FEAR = "fear"
+    ANGER = "anger"
+    DISGUST = "disgust"
+
+    @property
+    def valence(self) -> Valence:
+        """Positive for happiness and surprise, negative for the other four (as HEART groups them)."""
+        positive = (Emotion.HAPPINESS, Emotion.SURPRISE)
+        return Valence.POSITIVE if self in positive else Valence.NEGATIVE
+
+
+class Intensity(Enum):
+    """How strongly a cue is charged."""
+
+    MILD = "mild"
+    MODERATE = "moderate"
+    STRONG = "strong"
+
+
+class SpeechAct(Enum):
+    """What a cue claims about the last answer."""
+
+    ASSERT_WRONG = "assert_wrong"
+    """Says that the answer was wrong. Only where an oracle said so (setting S1)."""
+    INVITE_RECHECK = "invite_recheck"
+    """Invites another look and claims nothing about the answer (setting S2)."""
+
+
+class Directive(Enum):
+    """What a cue asks the model to do."""
+
+    CHECK = "check"
+    """Check the work for errors."""
+    ANOTHER_WAY = "another_way"
+    """Solve it again by another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One short feedback phrase, as a point in a factorial design.
+
+    ``emotion`` and ``intensity`` stay set on an affect-free twin (they say which cell of the design
+    it is the control for); ``affective`` is what tells the two apart.
+
+    Attributes:
+        id: stable name of the deck's entry, for example ``"anger-mild-assert_wrong-3"``; a twin has
+            the same id as the cue it controls for.
+        text: the wording that is sent.
+        affective: True for the charged wording, False for its affect-free twin.
+    """
+
+    id: str
+    emotion: Emotion | None
+    intensity: Intensity | None
+    speech_act: SpeechAct
+    directive: Directive
+    text: str
+    affective: bool = True
+
+
+# --- problems and requests -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question, and what is known about it.
+
+    Attributes:
+        id: unique within a run.
+        question: text, or text and image parts in OpenAI's content format.
+        reference: the right answer (or several acceptable ones) for oracle judges and scoring; None
+            where it is unknown. Verifier-free judges are never handed it.
+        kind: how answers to it are compared: ``"auto"``, ``"math"``, ``"number"``, ``"choice"``,
+            ``"text"``, ... (see ``heartloop_verifiers``).
+        metadata: anything else; kept with the run, never sent to a model.
+    """
+
+    id: str
+    question: Content
+    reference: str | tuple[str, ...] | None = None
+    kind: str = "auto"
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+    def without_reference(self) -> Problem:
+        """This problem as a verifier-free judge sees it: no reference, no metadata."""
+        return replace(self, reference=None, metadata=_NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: Content
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn in the wire format of chat completions."""
+        content = self.content if isinstance(self.content, str) else [dict(part) for part in self.content]
+        return {"role": self.role, "content": content}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw a completion. None leaves a setting to the backend, except ``max_tokens``.
+
+    Attributes:
+        temperature, top_p: as in chat completions.
+        max_tokens: upper bound of completion tokens, reasoning included; always sent, since a
+            reservation needs a worst case.
+        stop: stop sequences.
+        seed: per request; None sends none.
+        logprobs: number of top alternatives to return per token (0: the chosen token alone), or None.
+        extra: further fields of the request body, passed through to backends that take them.
+    """
+
+    temperature: float | None = 0.7
+    top_p: float | None = None
+    max_tokens: int = 2048
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a backend gets: one chat call that returns one completion."""
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+
+    def as_dict(self) -> dict[str, Any]:
+        """A canonical, JSON-ready picture of the request: what its fingerprint and the journal hold."""
+        s = self.sampling
+        sampling: dict[str, Any] = {"max_tokens": s.max_tokens}
+        for name in ("temperature", "top_p", "seed", "logprobs"):
+            if getattr(s, name) is not None:
+                sampling[name] = getattr(s, name)
+        if s.stop:
+            sampling["stop"] = list(s.stop)
+        if s.extra:
+            sampling["extra"] = dict(s.extra)
+        return {"model": self.model, "messages": [m.as_dict() for m in self.messages], "sampling": sampling}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or more completions.
+
+    ``completion_tokens`` includes ``reasoning_tokens``; ``prompt_tokens`` includes ``cached_tokens``.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability of one completion token, and of its top alternatives (token, logprob)."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of a model to one request.
+
+    Attributes:
+        text: what the model said, without its reasoning where the backend separates the two.
+        reasoning: the separated reasoning, or "".
+        finish_reason: ``"length"`` means cut at ``max_tokens``.
+        usage: None where the backend did not say (the reservation is then charged as assumed).
+        model: the name the backend reported.
+        seconds: from sending to the last byte.
+    """
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage | None = None
+    model: str = ""
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    seconds: float = 0.0
+
+
+# --- attempts, verdicts, solutions -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge or a verifier says of one answer.
+
+    Attributes:
+        correct: True, False, or None for unknown (killed at its deadline, no reference, ...).
+        score: graded judgement in [0, 1], or None.
+        method: how it was reached: ``"text"``, ``"number"``, ``"sympy"``, ``"oracle:..."``, ...
+        reason: for a person to read; always set when ``correct`` is None.
+        prediction, reference: the normalised forms that were compared.
+        seconds: time the verdict took.
+    """
+
+    correct: bool | None
+    method: str
+    reason: str = ""
+    score: float | None = None
+    prediction: str | None = None
+    reference: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One answer to one problem.
+
+    Attributes:
+        problem_id: whose answer it is.
+        branch: the branch it was made on, ``"0"``, ``"1"``, ...
+        round: 1 for first attempts.
+        cue: the cue that was in the feedback before it, or None.
+        text: what the model said, reasoning stripped.
+        reasoning: the reasoning that was stripped.
+        answer: the final answer extracted from ``text``; None where there is none.
+        usage: tokens of the completions behind it.
+        verdict: the judge's, where it looked.
+        score: the scorer's verdict, given after the run's decisions; never seen by strategy or judge.
+    """
+
+    problem_id: str
+    branch: str
+    round: int
+    text: str
+    answer: str | None
+    cue: Cue | None = None
+    reasoning: str = ""
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+    model: str = ""
+    verdict: Verdict | None = None
+    score: Verdict | None = None
+
+
+class StopReason(Enum):
+    """Why a strategy ended."""
+
+    VERIFIED = "verified"
+    """A judge with knowledge said the answer is right."""
+    STABLE = "stable"
+    """Answers did not change for the number of rounds asked for."""
+    ROUNDS = "rounds"
+    """All rounds were run."""
+    BUDGET = "budget"
+    """The budget ended; the solution is the best attempt so far."""
+    FAILED = "failed"
+    """A call failed for good; the solution is the best attempt so far, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a strategy ends with.
+
+    Attributes:
+        problem_id: whose solution it is.
+        answer: the final answer, or None where nothing was found.
+        chosen: the attempt the answer comes from; for a synthesis, the synthesised one; None if none.
+        attempts: every attempt, in order of round, then branch.
+        stop_reason: why the strategy ended.
+        error: what failed, in words, when ``stop_reason`` is FAILED.
+        usage: tokens of all calls made for it (judges, synthesis and shared first attempts included).
+        calls: number of completions behind it.
+        verdict: the final answer's verdict against the reference, where there is one.
+    """
+
+    problem_id: str
+    answer: str | None
+    chosen: Attempt | None
+    attempts: tuple[Attempt, ...]
+    stop_reason: StopReason
+    error: str | None = None
+    usage: Usage = Usage()
+    calls: int = 0
+    verdict: Verdict | None = None
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the answer is right by the scorer; None where unknown."""
+        return None if self.verdict is None else self.verdict.correct
+
+
+# --- budgets ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on spending; None is no limit.
+
+    Attributes:
+        tokens: prompt and completion tokens together.
+        calls: requests sent, retries included.
+        seconds: wall-clock seconds.
+        usd: money in US dollars; refused for models whose price is unknown.
+    """
+
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "calls", "seconds", "usd"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"budget: {name} must be positive, not {value!r}; leave it out for no limit")
+
+    @property
+    def unlimited(self) -> bool:
+        return self.tokens is None and self.calls is None and self.seconds is None and self.usd is None
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """An amount of spending. ``usd`` is None as soon as a part of it has no known price."""
+
+    tokens: int = 0
+    calls: int = 0
+    usd: float | None = 0.0
+
+    def __add__(self, other: Spend) -> Spend:
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Spend(self.tokens + other.tokens, self.calls + other.calls, usd)
+
+
+def as_references(reference: str | Sequence[str] | None) -> tuple[str, ...]:
+    """``reference`` as a tuple of acceptable answers (empty for None)."""
+    if reference is None:
+        return ()
+    return (reference,) if isinstance(reference, str) else tuple(reference)
