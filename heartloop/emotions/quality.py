@@ -1,0 +1,539 @@
+"""The stylistic laws of a deck, so that affect is the one thing in which cue and twin differ.
+
+:func:`check_deck` holds a deck to them and lists what breaks one. The default deck breaks none (a test sees
+to it); a user who wants HEART minus twin to speak of affect can hold their own deck to the same laws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from heartloop.emotions.deck import Deck, Entry, asserted_wrongness
+from heartloop.types import Directive, Emotion, Intensity, SpeechAct
+
+__all__ = ["AFFECT_WORDS", "Finding", "check_deck", "distinct_n", "words"]
+
+MAX_LENGTH_GAP = 2
+"""Tokens by which a cue and its twin may differ."""
+NO_SHARED_N = 5
+"""No run of this many words may stand in two phrases."""
+DISTINCT_GAP = 0.10
+"""Relative difference allowed between the cues' and the twins' distinct-n."""
+PHRASES_PER_CELL = 8
+SHARED_TAIL = 3
+"""Words at the end of cue and twin that must be the same: the directive clause, at least its core."""
+
+AFFECT_WORDS: frozenset[str] = frozenset(
+    [
+        "abhor",
+        "abhorrent",
+        "admire",
+        "adore",
+        "afraid",
+        "aghast",
+        "agitated",
+        "agony",
+        "alarm",
+        "alarmed",
+        "alarming",
+        "alas",
+        "amaze",
+        "amazed",
+        "amazement",
+        "amazing",
+        "anger",
+        "angered",
+        "angrily",
+        "angry",
+        "anguish",
+        "annoy",
+        "annoyance",
+        "annoyed",
+        "annoying",
+        "anxiety",
+        "anxious",
+        "anxiously",
+        "appalled",
+        "appalling",
+        "apprehensive",
+        "ashamed",
+        "astonish",
+        "astonished",
+        "astonishing",
+        "astonishment",
+        "astounded",
+        "astounding",
+        "aversion",
+        "awful",
+        "baffled",
+        "beaming",
+        "bitter",
+        "bitterly",
+        "bittersweet",
+        "bleak",
+        "blissful",
+        "bothered",
+        "bothers",
+        "breathless",
+        "bright",
+        "brokenhearted",
+        "calm",
+        "cheer",
+        "cheered",
+        "cheerful",
+        "cheerfully",
+        "cheering",
+        "cheers",
+        "cheery",
+        "concerned",
+        "crestfallen",
+        "cringe",
+        "crushed",
+        "crushing",
+        "cry",
+        "crying",
+        "dazzled",
+        "dejected",
+        "delight",
+        "delighted",
+        "delightful",
+        "depressed",
+        "despair",
+        "despairing",
+        "desperate",
+        "despise",
+        "detest",
+        "devastated",
+        "disappointed",
+        "disappointing",
+        "disappointment",
+        "discouraged",
+        "disgust",
+        "disgusted",
+        "disgusting",
+        "disheartened",
+        "dislike",
+        "dislikes",
+        "dismal",
+        "dismay",
+        "dismayed",
+        "displeased",
+        "distaste",
+        "distasteful",
+        "distress",
+        "distressed",
+        "distressing",
+        "dread",
+        "dreadful",
+        "dreading",
+        "eager",
+        "eagerly",
+        "ecstasy",
+        "ecstatic",
+        "elated",
+        "elation",
+        "enjoy",
+        "enjoyed",
+        "enjoying",
+        "enraged",
+        "enthusiasm",
+        "exasperated",
+        "exasperating",
+        "excited",
+        "excitement",
+        "exciting",
+        "exhilarated",
+        "exultant",
+        "fascinated",
+        "fear",
+        "fearful",
+        "fearing",
+        "feel",
+        "feeling",
+        "feelings",
+        "feels",
+        "felt",
+        "foul",
+        "fret",
+        "frightened",
+        "frightening",
+        "frustrated",
+        "frustrating",
+        "frustration",
+        "fume",
+        "fumed",
+        "fuming",
+        "fun",
+        "furious",
+        "fury",
+        "gasp",
+        "gasped",
+        "glad",
+        "gladly",
+        "gloom",
+        "gloomy",
+        "gratified",
+        "grateful",
+        "grief",
+        "grieve",
+        "grieved",
+        "grieving",
+        "grim",
+        "grimace",
+        "gross",
+        "grumpy",
+        "gutted",
+        "gratitude",
+        "happier",
+        "happily",
+        "happiness",
+        "happy",
+        "hate",
+        "hated",
+        "hateful",
+        "heart",
+        "heartache",
+        "heartbreaking",
+        "heartbroken",
+        "heartened",
+        "hearts",
+        "heavy",
+        "hideous",
+        "hope",
+        "hopeful",
+        "hoping",
+        "hopeless",
+        "horrid",
+        "horrified",
+        "horrifying",
+        "horror",
+        "hurt",
+        "hurts",
+        "icky",
+        "incensed",
+        "indignant",
+        "infuriated",
+        "infuriating",
+        "irate",
+        "irked",
+        "irks",
+        "irritated",
+        "irritating",
+        "irritation",
+        "jolt",
+        "jolted",
+        "jolly",
+        "joy",
+        "joyful",
+        "joyous",
+        "jubilant",
+        "jumpy",
+        "keen",
+        "laugh",
+        "laughing",
+        "livid",
+        "loathe",
+        "loathing",
+        "loathsome",
+        "lonely",
+        "love",
+        "loved",
+        "lovely",
+        "low",
+        "mad",
+        "marvel",
+        "marvellous",
+        "marvelous",
+        "melancholy",
+        "merry",
+        "misery",
+        "miserable",
+        "misgivings",
+        "mourn",
+        "mournful",
+        "nasty",
+        "nausea",
+        "nauseated",
+        "nauseating",
+        "nauseous",
+        "nervous",
+        "nervously",
+        "offended",
+        "ouch",
+        "outrage",
+        "outraged",
+        "outrageous",
+        "overjoyed",
+        "pain",
+        "pained",
+        "painful",
+        "panic",
+        "panicked",
+        "panicking",
+        "panicky",
+        "peeved",
+        "petrified",
+        "pity",
+        "pleased",
+        "pleasant",
+        "pleasing",
+        "pleasure",
+        "pride",
+        "proud",
+        "queasy",
+        "rage",
+        "raging",
+        "rapture",
+        "regret",
+        "rejoice",
+        "relief",
+        "relieved",
+        "remorse",
+        "repelled",
+        "repellent",
+        "repelled",
+        "repugnant",
+        "repulsed",
+        "repulsion",
+        "repulsive",
+        "resent",
+        "resentful",
+        "revolted",
+        "revolting",
+        "revulsion",
+        "rotten",
+        "sad",
+        "sadden",
+        "saddened",
+        "saddens",
+        "sadder",
+        "sadly",
+        "sadness",
+        "scare",
+        "scared",
+        "scares",
+        "scary",
+        "seething",
+        "shake",
+        "shaken",
+        "shaking",
+        "shame",
+        "shiver",
+        "shivering",
+        "shock",
+        "shocked",
+        "shocking",
+        "shudder",
+        "shuddering",
+        "sick",
+        "sicken",
+        "sickened",
+        "sickening",
+        "sigh",
+        "sighed",
+        "sighing",
+        "smile",
+        "smiling",
+        "sob",
+        "sobbing",
+        "sore",
+        "sorrow",
+        "sorrowful",
+        "sorry",
+        "sour",
+        "staggered",
+        "staggering",
+        "stale",
+        "stunned",
+        "stunning",
+        "startle",
+        "startled",
+        "startling",
+        "stomach",
+        "stressed",
+        "sulk",
+        "sunny",
+        "surprise",
+        "surprised",
+        "surprises",
+        "surprising",
+        "surprisingly",
+        "tears",
+        "terrible",
+        "terrified",
+        "terrifies",
+        "terrifying",
+        "terror",
+        "thrill",
+        "thrilled",
+        "thrilling",
+        "tremble",
+        "trembling",
+        "troubled",
+        "ugh",
+        "uncomfortable",
+        "uneasy",
+        "unhappy",
+        "unnerved",
+        "unnerving",
+        "unpleasant",
+        "unsettled",
+        "unsettling",
+        "upset",
+        "upsetting",
+        "vexed",
+        "vexing",
+        "vile",
+        "warm",
+        "warmly",
+        "wary",
+        "weep",
+        "weeping",
+        "whoa",
+        "wince",
+        "wonder",
+        "wonderful",
+        "wonderfully",
+        "worried",
+        "worries",
+        "worry",
+        "worrying",
+        "worse",
+        "wow",
+        "wretched",
+        "yuck",
+        "zest",
+    ]
+)
+"""Words that carry, or name, an emotion. None may stand in a twin."""
+
+_DIRECTIVE_WORDS: Mapping[Directive, re.Pattern[str]] = {
+    Directive.CHECK: re.compile(
+        r"\b(?:check|checks|checking|recheck|verify|verifying|review|inspect|examine|audit|test|search|hunt|comb|"
+        r"scan|trace|retrace|proofread|reread|read|look|go over|go through|go back|walk|errors?|mistakes?|slips?|"
+        r"faults?|flaws?)\b"
+    ),
+    Directive.ANOTHER_WAY: re.compile(
+        r"\b(?:another|different|differently|other|new|fresh|afresh|second|alternative|alternate|separate|"
+        r"unlike|anew|else|instead|unrelated|independent|untried|change|changed|switch|distinct)\b"
+    ),
+}
+
+_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+_PUNCTUATION = re.compile(r"[^\w\s'-]|(?<!\w)['-]|['-](?!\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken law: its short name, the entries (or the cell) it is about, and what was seen."""
+
+    law: str
+    about: tuple[str, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.law}: {', '.join(self.about)}: {self.message}"
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words; an apostrophe or hyphen inside one belongs to it."""
+    return _WORD.findall(text.lower().replace("’", "'"))
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of words over all n-grams of words (Li et al., arXiv 1510.03055); 0 if none."""
+    counts = Counter(gram for text in texts for gram in _grams(words(text), n))
+    total = counts.total()
+    return len(counts) / total if total else 0.0
+
+
+def check_deck(deck: Deck, count_tokens: Callable[[str], int]) -> list[Finding]:
+    """Every law that ``deck`` breaks; empty for a deck fit to separate affect from wording.
+
+    ``count_tokens`` gives a text's length under the tokenizer of the model that will read it.
+    """
+    findings = [found for entry in deck.entries for found in _pair_laws(entry, count_tokens)]
+    findings += _no_templates(deck.entries)
+    findings += _as_varied(deck.entries)
+    findings += _full_cells(deck.entries)
+    return findings
+
+
+def _pair_laws(entry: Entry, count_tokens: Callable[[str], int]) -> Iterator[Finding]:
+    cue, twin, about = entry.cue.text, entry.twin.text, (entry.id,)
+    lengths = count_tokens(cue), count_tokens(twin)
+    if abs(lengths[0] - lengths[1]) > MAX_LENGTH_GAP:
+        yield Finding("length", about, f"cue has {lengths[0]} tokens, twin {lengths[1]}")
+    if _PUNCTUATION.findall(cue) != _PUNCTUATION.findall(twin):
+        yield Finding("punctuation", about, "cue and twin are punctuated differently")
+    affect = [word for word in words(twin) if AFFECT_WORDS.intersection((word, *word.split("-")))]
+    if affect:
+        yield Finding("affect", about, f"the twin says {affect[0]!r}")
+    yield from _speech_act(entry)
+    tail = _shared_tail(words(cue), words(twin))
+    if len(tail) < SHARED_TAIL:
+        yield Finding("directive", about, f"cue and twin end alike in {len(tail)} words only")
+    for name, text in (("cue", cue), ("twin", twin)):
+        if not _DIRECTIVE_WORDS[entry.cue.directive].search(text.lower()):
+            yield Finding("directive", about, f"the {name} does not ask for {entry.cue.directive.value}")
+
+
+def _speech_act(entry: Entry) -> Iterator[Finding]:
+    claims = {"cue": asserted_wrongness(entry.cue.text), "twin": asserted_wrongness(entry.twin.text)}
+    wanted = entry.cue.speech_act is SpeechAct.ASSERT_WRONG
+    for name, claim in claims.items():
+        if wanted and claim is None:
+            yield Finding("speech act", (entry.id,), f"the {name} does not say that the answer was wrong")
+        if not wanted and claim is not None:
+            yield Finding("speech act", (entry.id,), f"the {name} says {claim!r}")
+
+
+def _no_templates(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """A run of words may be shared by a cue and its own twin (the directive is), by no other phrases."""
+    owners: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for entry in entries:
+        for text in (entry.cue.text, entry.twin.text):
+            for gram in _grams(words(text), NO_SHARED_N):
+                owners[gram].add(entry.id)
+    for gram, ids in owners.items():
+        if len(ids) > 1:
+            yield Finding("template", tuple(sorted(ids)), f"share {' '.join(gram)!r}")
+
+
+def _as_varied(entries: Sequence[Entry]) -> Iterator[Finding]:
+    for n in (1, 2, 3):
+        cues = distinct_n([entry.cue.text for entry in entries], n)
+        twins = distinct_n([entry.twin.text for entry in entries], n)
+        if abs(cues - twins) > DISTINCT_GAP * max(cues, twins):
+            yield Finding("variety", (f"distinct-{n}",), f"cues {cues:.3f}, twins {twins:.3f}")
+
+
+def _full_cells(entries: Sequence[Entry]) -> Iterator[Finding]:
+    counts = Counter((entry.cell, entry.cue.directive) for entry in entries)
+    for emotion in Emotion:
+        for intensity in Intensity:
+            for act in SpeechAct:
+                found = {way: counts[(emotion, intensity, act), way] for way in Directive}
+                about = (f"{emotion.value}/{intensity.value}/{act.value}",)
+                total = sum(found.values())
+                if total < PHRASES_PER_CELL:
+                    yield Finding("coverage", about, f"{total} phrases of at least {PHRASES_PER_CELL}")
+                for way, number in found.items():
+                    if not number:
+                        yield Finding("coverage", about, f"no phrase with the directive {way.value}")
+
+
+def _grams(tokens: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+
+def _shared_tail(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    tail: list[str] = []
+    for x, y in zip(reversed(a), reversed(b), strict=False):
+        if x != y:
+            break
+        tail.append(x)
+    return tail[::-1]

@@ -1,0 +1,109 @@
+"""Rotations by name, as the command line writes them.
+
+``alternating`` · ``alternating:positive`` · ``alternating:random`` · ``round_robin`` ·
+``pair:anger,happiness`` · ``fixed:fear`` · ``random`` · ``neutral`` · ``neutral:round_robin``, each with
+``@mild``, ``@moderate`` (what is meant without) or ``@strong`` behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Literal, TypeAlias, TypeVar
+
+from heartloop.emotions.rotations import (
+    AlternatingValence,
+    Fixed,
+    Neutral,
+    Pair,
+    Rotation,
+    RoundRobin,
+    SeededRandom,
+)
+from heartloop.errors import UnknownName, UsageError
+from heartloop.types import Emotion, Intensity, Valence
+
+__all__ = ["ROTATIONS", "rotation_from_spec"]
+
+_Make: TypeAlias = Callable[[str, Intensity], Rotation]
+"""(what follows the colon, or "", and the intensity) to a rotation."""
+
+
+def rotation_from_spec(spec: str) -> Rotation:
+    """The rotation that ``spec`` names.
+
+    Raises:
+        UnknownName: no such rotation, emotion, valence or intensity; the known ones are listed.
+        UsageError: an argument is missing or superfluous.
+    """
+    head, at, intensity = spec.strip().rpartition("@") if "@" in spec else (spec.strip(), "", "")
+    strength = _member(Intensity, intensity, "intensity") if at else Intensity.MODERATE
+    name, colon, argument = head.partition(":")
+    if name not in ROTATIONS:
+        raise UnknownName("rotation", name, ROTATIONS)
+    if colon and not argument.strip():
+        raise UsageError(f"rotation {spec!r}: nothing follows the colon")
+    return ROTATIONS[name](argument.strip(), strength)
+
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def _member(kind: type[_E], value: str, what: str) -> _E:
+    try:
+        return kind(value.strip())
+    except ValueError:
+        raise UnknownName(what, value.strip(), [str(member.value) for member in kind]) from None
+
+
+def _alternating(argument: str, intensity: Intensity) -> Rotation:
+    first: Valence | Literal["random"] = Valence.NEGATIVE
+    if argument == "random":
+        first = "random"
+    elif argument:
+        known = [*(valence.value for valence in Valence), "random"]
+        if argument not in known:
+            raise UnknownName("starting valence", argument, known)
+        first = Valence(argument)
+    return AlternatingValence(first, intensity)
+
+
+def _pair(argument: str, intensity: Intensity) -> Rotation:
+    names = argument.split(",")
+    if len(names) != 2:
+        raise UsageError(f"rotation 'pair' takes two emotions ('pair:anger,happiness'), not {argument!r}")
+    a, b = (_member(Emotion, name, "emotion") for name in names)
+    return Pair(a, b, intensity)
+
+
+def _fixed(argument: str, intensity: Intensity) -> Rotation:
+    if not argument:
+        raise UsageError("rotation 'fixed' takes an emotion, as in 'fixed:fear'")
+    return Fixed(_member(Emotion, argument, "emotion"), intensity)
+
+
+def _neutral(argument: str, intensity: Intensity) -> Rotation:
+    return Neutral(rotation_from_spec(f"{argument or 'alternating'}@{intensity.value}"))
+
+
+def _plain(name: str, make: Callable[[Intensity], Rotation]) -> _Make:
+    def build(argument: str, intensity: Intensity) -> Rotation:
+        if argument:
+            raise UsageError(f"rotation {name!r} takes no argument, not {argument!r}")
+        return make(intensity)
+
+    return build
+
+
+ROTATIONS: Mapping[str, _Make] = MappingProxyType(
+    {
+        "alternating": _alternating,
+        "round_robin": _plain("round_robin", RoundRobin),
+        "pair": _pair,
+        "fixed": _fixed,
+        "random": _plain("random", SeededRandom),
+        "neutral": _neutral,
+    }
+)
+"""What each name makes, given what follows the colon (or "") and the intensity."""
