@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -93,7 +94,7 @@ def test_no_phrase_repeats_until_its_cell_is_spent(rotation, seed, rounds):
         for start in range(0, len(texts), PER_CELL):
             deal = texts[start : start + PER_CELL]
             assert len(set(deal)) == len(deal)
-        assert all(a != b for a, b in zip(texts, texts[1:], strict=False))
+        assert all(a != b for a, b in pairwise(texts))
 
 
 @given(plain_rotations, seeds, asks)
@@ -222,7 +223,7 @@ def test_a_cell_that_the_deck_lacks_is_named_and_nothing_is_lost():
     sequence = Pair(Emotion.SADNESS, Emotion.FEAR).start(small, random.Random(0))
     sequence.next_round(1, [W])
     before = sequence.state
-    with pytest.raises(DataError, match="toy deck.*fear/moderate/assert_wrong"):
+    with pytest.raises(DataError, match=r"toy deck.*fear/moderate/assert_wrong"):
         sequence.next_round(1, [W])
     assert sequence.state == before
 
