@@ -26,9 +26,12 @@
         └── PermanentError           trying again won't help
             ├── AuthenticationFailed 401, 403: ends the run
             ├── ModelNotFound        404: ends the run
+            ├── QuotaExceeded        the account's money or quota is used up: ends the run
+            ├── BackendUnreachable   nothing listens there, and nothing ever did: ends the run
             ├── BadRequest           400, 422
             ├── ContextOverflow      the prompt does not fit the model's context
-            └── ContentFiltered      refused by the provider's filter
+            ├── ContentFiltered      refused by the provider's filter
+            └── UnknownRequest       a scripted or replay backend holds no answer to it
 
 Backends raise the leaves of :class:`BackendError`, once, by cause; only the gateway sees the
 retryable ones. ``may_have_been_billed`` decides what the ledger charges as *assumed*.
@@ -43,6 +46,7 @@ from typing import ClassVar
 __all__ = [
     "AuthenticationFailed",
     "BackendError",
+    "BackendUnreachable",
     "BadRequest",
     "BadResponse",
     "BudgetExhausted",
@@ -62,11 +66,13 @@ __all__ = [
     "ModelCallsForbidden",
     "ModelNotFound",
     "PermanentError",
+    "QuotaExceeded",
     "RateLimited",
     "ReplayMismatch",
     "RetryableError",
     "ServerError",
     "UnknownName",
+    "UnknownRequest",
     "UsageError",
 ]
 
@@ -207,13 +213,44 @@ class ModelNotFound(PermanentError):
     ends_run = True
 
 
+class BackendUnreachable(PermanentError):
+    """Nothing answered at the backend's address, however often it was tried, since the run began."""
+
+    ends_run = True
+
+
+class QuotaExceeded(PermanentError):
+    """The account behind the key has no money or quota left (402, or a 429 that says so)."""
+
+    ends_run = True
+
+
 class BadRequest(PermanentError):
     """400 or 422."""
 
 
 class ContextOverflow(PermanentError):
-    """The prompt (and ``max_tokens``) does not fit the model's context."""
+    """The prompt (and ``max_tokens``) does not fit the model's context.
+
+    ``context_tokens`` and ``prompt_tokens`` are the figures that the backend gave, where it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        context_tokens: int | None = None,
+        prompt_tokens: int | None = None,
+    ) -> None:
+        super().__init__(message, status=status)
+        self.context_tokens = context_tokens
+        self.prompt_tokens = prompt_tokens
 
 
 class ContentFiltered(PermanentError):
     """The provider's filter refused the prompt."""
+
+
+class UnknownRequest(PermanentError):
+    """A scripted or replay backend holds no (further) answer to this request."""
