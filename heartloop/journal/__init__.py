@@ -1,0 +1,1 @@
+"""The durable record of a run: what happened, what it cost, and how each problem ended."""

@@ -1,0 +1,200 @@
+"""What can be asked of a journal, by its writer's process and by a reader alike."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from heartloop.errors import JournalCorrupt, JournalError
+from heartloop.journal.check import read_error
+from heartloop.journal.codec import decode_problem, loads
+from heartloop.journal.records import Charge, Event, EventKey, Result, Totals
+from heartloop.types import Problem, Usage
+
+__all__ = ["JournalQueries"]
+
+PAGE_ROWS = 256
+PAGE_CHARS = 1 << 20
+"""A page of an iteration ends at so many rows or characters of JSON, whichever comes first."""
+
+_TOTALS = """
+SELECT coalesce(s.state, 'open'), count(*), sum(coalesce(s.tokens, r.tokens)), sum(coalesce(s.calls, 1)),
+    count(CASE WHEN s.id IS NULL THEN r.usd ELSE s.usd END),
+    sum(CASE WHEN s.id IS NULL THEN r.usd ELSE s.usd END),
+    sum(s.prompt_tokens), sum(s.completion_tokens), sum(s.reasoning_tokens), sum(s.cached_tokens)
+FROM reservations r LEFT JOIN settlements s ON s.id = r.id
+"""
+
+
+class JournalQueries:
+    """Reading, on one connection that threads share under a lock.
+
+    Iterations fetch page by page and hold neither the lock nor a transaction in between: one that is
+    left half-way can't keep SQLite from clearing its log.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._reading: sqlite3.Connection | None = connection
+        self._reading_lock = threading.Lock()
+
+    def _close_reading(self) -> None:
+        with self._reading_lock:
+            if self._reading is not None:
+                self._reading.close()
+                self._reading = None
+
+    def _fetch(self, sql: str, parameters: tuple[Any, ...] = (), chars_at: int | None = None) -> list[Any]:
+        """All rows; with ``chars_at`` (the index of a text column) only the first page of them."""
+        with self._reading_lock:
+            if self._reading is None:
+                raise JournalError(f"the journal {self.path} is closed")
+            try:
+                cursor = self._reading.execute(sql, parameters)
+                if chars_at is None:
+                    return cursor.fetchall()
+                rows, chars = [], 0
+                for row in cursor:
+                    rows.append(row)
+                    chars += len(row[chars_at])
+                    if len(rows) >= PAGE_ROWS or chars >= PAGE_CHARS:
+                        break
+                cursor.close()
+                return rows
+            except sqlite3.Error as error:
+                raise read_error(self.path, error) from error
+
+    def _json(self, text: str, what: str) -> Any:
+        try:
+            return loads(text)
+        except ValueError as error:
+            raise JournalCorrupt(f"{self.path} is damaged: {what} holds no JSON ({error})") from error
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the run said about itself: settings, versions, prompts."""
+        rows = self._fetch("SELECT key, value FROM meta ORDER BY key")
+        return {key: self._json(value, f"meta {key!r}") for key, value in rows}
+
+    def elapsed_before(self) -> float:
+        """Wall-clock seconds that processes before this one were at work on the journal."""
+        return self._elapsed("")
+
+    def _elapsed(self, where: str, parameters: tuple[Any, ...] = ()) -> float:
+        rows = self._fetch(f"SELECT total(max(last_seen - started, 0)) FROM sessions {where}", parameters)
+        return float(rows[0][0])
+
+    # --- problems --------------------------------------------------------------------------------
+
+    def problem(self, id: str) -> Problem | None:
+        """The problem of that id, if the journal holds it."""
+        rows = self._fetch("SELECT data FROM problems WHERE id = ?", (id,))
+        return decode_problem(id, rows[0][0]) if rows else None
+
+    def count_problems(self) -> int:
+        return int(self._fetch("SELECT count(*) FROM problems")[0][0])
+
+    def iter_problems(
+        self, after_position: int = 0, limit: int | None = None
+    ) -> Iterator[tuple[int, Problem]]:
+        """Problems with their positions (from 1), in order, at most ``limit``, with bounded memory."""
+        left = limit
+        while left is None or left > 0:
+            rows = self._fetch(
+                "SELECT position, id, data FROM problems WHERE position > ? ORDER BY position LIMIT ?",
+                (after_position, PAGE_ROWS if left is None else min(left, PAGE_ROWS)),
+                chars_at=2,
+            )
+            if not rows:
+                return
+            for position, id, data in rows:
+                yield position, decode_problem(id, data)
+            after_position = rows[-1][0]
+            left = None if left is None else left - len(rows)
+
+    # --- events and results ----------------------------------------------------------------------
+
+    def events(self, arm: str, problem: str) -> list[Event]:
+        """What is committed of one problem, in the order in which it was written."""
+        rows = self._fetch(
+            "SELECT branch, kind, ordinal, fingerprint, data, seq, at FROM events"
+            " WHERE arm = ? AND problem = ? ORDER BY seq",
+            (arm, problem),
+        )
+        return [
+            Event(
+                EventKey(arm, problem, branch, kind, ordinal),
+                fingerprint,
+                self._json(data, f"event {seq}"),
+                seq,
+                at,
+            )
+            for branch, kind, ordinal, fingerprint, data, seq, at in rows
+        ]
+
+    def iter_events(self) -> Iterator[Event]:
+        """All events by key (arm, problem, branch, kind, ordinal), with bounded memory."""
+        last: tuple[Any, ...] = ("", "", "", "", -1)
+        while True:
+            rows = self._fetch(
+                "SELECT arm, problem, branch, kind, ordinal, fingerprint, data, seq, at FROM events"
+                " WHERE (arm, problem, branch, kind, ordinal) > (?, ?, ?, ?, ?)"
+                f" ORDER BY arm, problem, branch, kind, ordinal LIMIT {PAGE_ROWS}",
+                last,
+                chars_at=6,
+            )
+            if not rows:
+                return
+            for *key, fingerprint, data, seq, at in rows:
+                yield Event(EventKey(*key), fingerprint, self._json(data, f"event {seq}"), seq, at)
+            last = rows[-1][:5]
+
+    def result(self, arm: str, problem: str) -> Result | None:
+        """What the problem ended with, if it has."""
+        rows = self._fetch("SELECT status, data FROM results WHERE arm = ? AND problem = ?", (arm, problem))
+        if not rows:
+            return None
+        status, data = rows[0]
+        return Result(arm, problem, status, self._json(data, f"the result of {problem!r}"))
+
+    def results(self, arm: str | None = None) -> Iterator[Result]:
+        """All results (of one arm), by arm and problem id, with bounded memory."""
+        last: tuple[str, str] | None = None
+        only = "1" if arm is None else "arm = ?"
+        while True:
+            after = "" if last is None else "AND (arm, problem) > (?, ?)"
+            rows = self._fetch(
+                f"SELECT arm, problem, status, data FROM results WHERE {only} {after}"
+                f" ORDER BY arm, problem LIMIT {PAGE_ROWS}",
+                (*(() if arm is None else (arm,)), *(last or ())),
+                chars_at=3,
+            )
+            if not rows:
+                return
+            for of, problem, status, data in rows:
+                yield Result(of, problem, status, self._json(data, f"the result of {problem!r}"))
+            last = rows[-1][:2]
+
+    # --- money -----------------------------------------------------------------------------------
+
+    def charges(self, arm: str | None = None, problem: str | None = None) -> Totals:
+        """Reservations summed by state: all, or those of one arm, or of one problem of it."""
+        if problem is not None and arm is None:
+            raise ValueError("charges of a problem need its arm as well")
+        where = ""
+        parameters: tuple[str, ...] = ()
+        if arm is not None:
+            where = "WHERE r.arm = ?" + ("" if problem is None else " AND r.problem = ?")
+            parameters = (arm,) if problem is None else (arm, problem)
+        sums: dict[str, Charge] = {}
+        for state, count, tokens, calls, priced, usd, *usage in self._fetch(
+            f"{_TOTALS} {where} GROUP BY 1", parameters
+        ):
+            price = None if priced < count else float(usd)
+            sums[state] = Charge(tokens, calls, price, Usage(*(part or 0 for part in usage)))
+        return Totals(**sums)

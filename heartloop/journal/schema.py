@@ -1,0 +1,76 @@
+"""The tables, their version, and how older versions become this one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "create_schema", "migrate"]
+
+APPLICATION_ID = 0x48454152
+"""``"HEAR"``, in the header of every journal, so that another program's SQLite file is recognised."""
+
+SCHEMA_VERSION = 1
+"""SQLite's ``user_version``. Any change of the tables raises it and adds to :data:`MIGRATIONS`."""
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+"""From a version to the next: ``MIGRATIONS[n]`` turns the tables of version n into those of n + 1.
+
+It runs inside a transaction that it must not end.
+"""
+
+TABLES = {
+    "meta": "key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL",
+    "problems": "position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, data TEXT NOT NULL",
+    "events": (
+        "seq INTEGER PRIMARY KEY, arm TEXT NOT NULL, problem TEXT NOT NULL, branch TEXT NOT NULL,"
+        " kind TEXT NOT NULL, ordinal INTEGER NOT NULL, fingerprint TEXT NOT NULL, at REAL NOT NULL,"
+        " data TEXT NOT NULL, UNIQUE (arm, problem, branch, kind, ordinal)"
+    ),
+    "reservations": (
+        "id INTEGER PRIMARY KEY, arm TEXT NOT NULL, problem TEXT NOT NULL, branch TEXT NOT NULL,"
+        " kind TEXT NOT NULL, ordinal INTEGER NOT NULL, attempt INTEGER NOT NULL, model TEXT NOT NULL,"
+        " tokens INTEGER NOT NULL, usd REAL, at REAL NOT NULL"
+    ),
+    "settlements": (
+        "id INTEGER PRIMARY KEY REFERENCES reservations (id),"
+        " state TEXT NOT NULL CHECK (state IN ('confirmed', 'assumed', 'released')),"
+        " tokens INTEGER NOT NULL, calls INTEGER NOT NULL, usd REAL, prompt_tokens INTEGER,"
+        " completion_tokens INTEGER, reasoning_tokens INTEGER, cached_tokens INTEGER,"
+        " reason TEXT NOT NULL, at REAL NOT NULL"
+    ),
+    "results": (
+        "arm TEXT NOT NULL, problem TEXT NOT NULL,"
+        " status TEXT NOT NULL CHECK (status IN ('done', 'budget', 'failed')),"
+        " at REAL NOT NULL, data TEXT NOT NULL, PRIMARY KEY (arm, problem)"
+    ),
+    "sessions": "id INTEGER PRIMARY KEY, started REAL NOT NULL, last_seen REAL NOT NULL",
+}
+"""Columns by table; ``docs/journal.md`` says what they mean."""
+
+
+def create_schema(connection: sqlite3.Connection) -> None:
+    """Make an empty database a journal of this version. The caller owns the transaction."""
+    for name, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE {name} ({columns})")
+    connection.execute("CREATE INDEX reservations_by_problem ON reservations (arm, problem)")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from ``version`` to :data:`SCHEMA_VERSION` in one transaction, or change nothing.
+
+    Raises KeyError where a step is missing, and whatever a step raises.
+    """
+    steps = [MIGRATIONS[number] for number in range(version, SCHEMA_VERSION)]
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in steps:
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
