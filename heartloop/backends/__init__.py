@@ -1,0 +1,79 @@
+"""Where completions come from. :func:`make_backend` turns a model's name into a backend."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from heartloop.backends.base import FORBID_ENV, Backend, bytes_bound, check_calls_allowed
+from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
+from heartloop.backends.openai import OpenAIBackend
+from heartloop.backends.replay import ReplayBackend
+from heartloop.backends.scripted import ScriptedBackend
+from heartloop.errors import UnknownName, UsageError
+from heartloop.types import Request, text_of
+
+__all__ = [
+    "FORBID_ENV",
+    "Backend",
+    "LlamaCppBackend",
+    "OpenAIBackend",
+    "ReplayBackend",
+    "ScriptedBackend",
+    "bytes_bound",
+    "check_calls_allowed",
+    "make_backend",
+]
+
+
+def make_backend(
+    spec: str, *, base_url: str | None = None, api_key_env: str | None = None, **options: Any
+) -> Backend:
+    """The backend for a model's name, as it is given on the command line.
+
+    ==========================  ==========================================================================
+    ``spec``                    backend
+    ==========================  ==========================================================================
+    NAME, with ``base_url``     the OpenAI-compatible server there; NAME is sent as it is, slashes included
+    ``local/smollm2-135m``      the embedded model
+    ``local/PATH.gguf``         the embedded llama.cpp with that file
+    ``scripted/echo``           no model: repeats the last message
+    ``openai/NAME``             api.openai.com
+    NAME                        the server in the variable OPENAI_BASE_URL, else api.openai.com
+    ==========================  ==========================================================================
+
+    Args:
+        api_key_env: the environment variable with the key, instead of OPENAI_API_KEY.
+        options: further arguments of the backend's class.
+
+    Raises:
+        UsageError: no name, no key, not installed, ...
+        UnknownName: no such local or scripted model; the known ones are listed.
+    """
+    if not spec.strip():
+        raise UsageError("the model's name is empty")
+    if api_key_env is not None:
+        options["api_key_env"] = api_key_env
+    if base_url is not None:
+        return OpenAIBackend(spec, base_url=base_url, **options)
+    family, slash, name = spec.partition("/")
+    if slash and family in ("local", "scripted"):
+        options.pop("api_key_env", None)
+    if slash and family == "local":
+        if name.endswith(".gguf"):
+            return LlamaCppBackend(os.path.basename(name), model_path=name, **options)
+        if name not in KNOWN_MODELS:
+            known = [f"local/{model}" for model in KNOWN_MODELS]
+            raise UnknownName("local model", spec, [*known, "local/PATH.gguf"])
+        return LlamaCppBackend(name, **options)
+    if slash and family == "scripted":
+        if name != "echo":
+            raise UnknownName("scripted model", spec, ["scripted/echo"])
+        return ScriptedBackend(_echo, name=spec, **options)
+    if slash and family == "openai":
+        return OpenAIBackend(name, **options)
+    return OpenAIBackend(spec, base_url=os.environ.get("OPENAI_BASE_URL") or None, **options)
+
+
+def _echo(request: Request) -> str:
+    return text_of(request.messages[-1].content) if request.messages else ""

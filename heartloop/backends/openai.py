@@ -1,0 +1,291 @@
+"""Chat completions over HTTP: OpenAI, and the many servers that speak its format (vLLM, llama.cpp, ...).
+
+The cheap path through the openai package: its client (authentication, proxies, TLS) over aiohttp, but
+raw responses read with orjson in place of its typed models. Importing this module imports neither;
+the first call does, in a thread, since it takes most of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import re
+import time
+from base64 import b64encode
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from heartloop.backends.base import bytes_bound
+from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status, refused_parameter
+from heartloop.backends.secrets import Redactor
+from heartloop.backends.wire import completion_of, decode, request_body
+from heartloop.errors import BackendError, BadRequest, BadResponse, CallTimeout, ModelNotFound, UsageError
+from heartloop.types import Completion, Message, Request
+
+__all__ = ["OpenAIBackend"]
+
+logger = logging.getLogger(__name__)
+
+_OFFICIAL = "https://api.openai.com/v1"
+_PLACEHOLDER = "none"
+_CONNECT_SECONDS = 30.0
+_IDLE_SECONDS = 3.0
+"""How long an unused connection is kept: below uvicorn's 5 s (vLLM), or requests would meet its closing."""
+
+_REASONING = re.compile(r"(?:^|/)(?:o[134](?:-|$)|gpt-5)")
+"""Names of OpenAI's reasoning models, which take max_completion_tokens in place of max_tokens."""
+
+_DROPPABLE = frozenset(("temperature", "top_p", "seed", "logprobs", "top_logprobs", "stop"))
+_MAX_ADAPTATIONS = 8
+
+
+class OpenAIBackend:
+    """One model behind an OpenAI-compatible URL. Used from one event loop, that of the first call.
+
+    Parameters that the model refuses (a 400 that names one) are renamed or left out, for this request and
+    all later ones of this instance; a warning says so. ``max_tokens`` is never left out.
+    """
+
+    real: bool = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        context_tokens: int | None = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        """
+        Args:
+            name: the model, as the server knows it.
+            base_url: None for api.openai.com; otherwise usually ending in ``/v1``. A query is sent with
+                every request; ``user:password@`` becomes basic authentication.
+            api_key_env: the environment variable that holds the key. Only api.openai.com insists on one.
+            api_key: the key itself, in place of the variable.
+            timeout: seconds for the whole call, from connecting to the last byte.
+            context_tokens: the model's context length, if known.
+
+        Raises:
+            UsageError: no key for api.openai.com, or a base_url that is none.
+        """
+        if not name:
+            raise UsageError("the model's name is empty")
+        if not timeout > 0:
+            raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        self.name = name
+        self.max_concurrency = max_concurrency
+        self.context_tokens = context_tokens
+        self._timeout = timeout
+        self._set_address(base_url)
+        key = (api_key if api_key is not None else os.environ.get(api_key_env, "")).strip()
+        if not key and base_url is None:
+            raise UsageError(
+                f"no API key for api.openai.com: set the environment variable {api_key_env}, "
+                "or give base_url for a server of your own"
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(f"the API key ({api_key_env}) holds characters that no HTTP header can carry")
+        self._key = key or _PLACEHOLDER
+        self._redact = Redactor([*self._url_secrets, key] if len(key) > 3 else self._url_secrets)
+        self._where = f"{self._shown_url} (model {name!r})"
+
+        self._rename_max_tokens = _REASONING.search(name) is not None
+        self._dropped: set[str] = set()
+        self._known_models: list[str] | None = None
+        self._client: Any = None
+        self._response_type: Any = None
+        self._connecting = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def _set_address(self, base_url: str | None) -> None:
+        """Take credentials and query out of the URL, so that what is shown and logged holds neither."""
+        try:
+            parts = urlsplit(base_url or _OFFICIAL)
+            netloc = parts.netloc.rpartition("@")[2]
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise UsageError("base_url must look like http://HOST:PORT/v1 or https://HOST/v1")
+        self._shown_url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+        self._query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        self._basic = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
+        secrets = [user, password, self._basic, parts.query, *self._query.values()]
+        self._url_secrets = [s for s in secrets if len(s) > 3]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, base_url={self._shown_url!r})"
+
+    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
+        return bytes_bound(messages)
+
+    # --- one attempt -------------------------------------------------------------------------------------
+
+    async def complete(self, request: Request) -> Completion:
+        """One attempt; see :class:`~heartloop.backends.base.Backend`.
+
+        Raises:
+            BackendError: a leaf of it, by cause.
+            UsageError: closed, or used from a second event loop.
+        """
+        body = request_body(request)
+        client = await self._connected()
+        start = time.perf_counter()
+        failure: BackendError | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._post(client, body)
+            return completion_of(decode(response), seconds=time.perf_counter() - start)
+        except BackendError as error:
+            failure = error
+        except TimeoutError:
+            failure = CallTimeout(f"{self._where} did not answer within {self._timeout:g} s")
+        if isinstance(failure, ModelNotFound):
+            failure = await self._with_known_models(client, failure)
+        # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
+        raise failure
+
+    async def _post(self, client: Any, body: dict[str, Any]) -> bytes:
+        """The body of a successful answer, after leaving out what the model refuses."""
+        for _ in range(_MAX_ADAPTATIONS):
+            sent = self._adapted(body)
+            status, headers, content = await self._send(client, sent)
+            if status < 400:
+                error = _error_in_success(content)
+                if error is None:
+                    return content
+                status, content = error
+            refusal = ErrorBody.of(content)
+            parameter = refused_parameter(status, refusal)
+            if parameter is None or not self._give_up(parameter, sent):
+                break
+        raise from_status(status, headers, refusal, where=self._where, redact=self._redact)
+
+    async def _send(self, client: Any, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+        """Status, headers and content of the answer. Raises BackendError where there is none."""
+        failure: BackendError | None
+        try:
+            response = await client.post("/chat/completions", cast_to=self._response_type, body=body)
+            return response.status_code, response.headers, response.content
+        except Exception as error:
+            answer = getattr(error, "response", None)
+            if answer is not None:  # openai's APIStatusError
+                return answer.status_code, answer.headers, answer.content
+            if isinstance(error, UnicodeEncodeError | TypeError | ValueError | RecursionError):
+                failure = BadRequest(
+                    f"the request can't be written as JSON: {self._redact(str(error))[:200]}"
+                )
+            else:
+                failure = from_connection(error, where=self._where, redact=self._redact)
+            if failure is None:
+                raise
+        raise failure
+
+    # --- parameters that models refuse -------------------------------------------------------------------
+
+    def _adapted(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not (self._rename_max_tokens or self._dropped):
+            return body
+        adapted = {name: value for name, value in body.items() if name not in self._dropped}
+        if self._rename_max_tokens:
+            adapted["max_completion_tokens"] = adapted.pop("max_tokens")
+        return adapted
+
+    def _give_up(self, parameter: str, sent: dict[str, Any]) -> bool:
+        """Stop sending ``parameter``. False where that is not possible: the error is then the caller's."""
+        if parameter == "max_tokens" and parameter in sent:
+            self._rename_max_tokens = True
+        elif parameter in _DROPPABLE and (parameter in sent or parameter == "top_logprobs"):
+            gone = {"logprobs", "top_logprobs"} if "logprobs" in parameter else {parameter}
+            if not gone - self._dropped:
+                # Another call in flight has learned it meanwhile; this one was sent before.
+                return bool(gone & sent.keys())
+            self._dropped |= gone
+            logger.warning("%s refuses %s: left out from now on", self._where, parameter)
+        else:
+            return False
+        return True
+
+    # --- what the server knows ---------------------------------------------------------------------------
+
+    async def _with_known_models(self, client: Any, error: BackendError) -> BackendError:
+        if self._known_models is None:
+            self._known_models = await self._list_models(client)
+        if self._known_models:
+            shown = ", ".join(self._known_models[:20]) + (", ..." if len(self._known_models) > 20 else "")
+            hint = f"the server knows: {self._redact(shown)}"
+        else:
+            hint = "the server lists no models; does base_url end in /v1?"
+        return ModelNotFound(f"{error} ({hint})", status=error.status)
+
+    async def _list_models(self, client: Any) -> list[str]:
+        """Best effort: [] for whatever goes wrong."""
+        try:
+            async with asyncio.timeout(5.0):
+                response = await client.get("/models", cast_to=self._response_type)
+            models = decode(response.content)["data"]
+            return sorted(m["id"] for m in models if isinstance(m["id"], str))
+        except Exception:
+            return []
+
+    # --- the client's life -------------------------------------------------------------------------------
+
+    async def _connected(self) -> Any:
+        if self._closed:
+            raise UsageError(f"{self!r} is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise UsageError(f"{self!r} belongs to another event loop: make one for each")
+            self._loop = loop
+        if self._client is None:
+            async with self._connecting:
+                if self._client is None:
+                    openai = await asyncio.to_thread(importlib.import_module, "openai")
+                    self._client = self._make_client(openai)
+        return self._client
+
+    def _make_client(self, openai: Any) -> Any:
+        # openai 3 moved from httpx to httpx2, and cast_to wants the response class of the one in use.
+        httpx = importlib.import_module("httpx2" if int(openai.VERSION.partition(".")[0]) >= 3 else "httpx")
+        self._response_type = httpx.Response
+        # The call as a whole is timed in complete(); 0 is aiohttp's word for no limit of connections.
+        timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout))
+        limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
+        return openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._shown_url,
+            max_retries=0,
+            timeout=timeout,
+            default_query=self._query or None,
+            default_headers={"Authorization": f"Basic {self._basic}"} if self._basic else None,
+            http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
+        )
+
+    async def aclose(self) -> None:
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _error_in_success(content: bytes) -> tuple[int, bytes] | None:
+    """Status and body of an error that came with status 200, as OpenRouter sends them, else None."""
+    if b'"error"' not in content or b'"choices"' in content:
+        return None
+    data = decode(content)
+    error = data.get("error") if isinstance(data, dict) else None
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    if not isinstance(code, int) or not 400 <= code < 600:
+        raise BadResponse("the answer is an error without a status")
+    return code, content

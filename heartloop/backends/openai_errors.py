@@ -1,0 +1,216 @@
+"""What went wrong at an OpenAI-compatible server, as a leaf of BackendError: one translation, by cause.
+
+Through openai's aiohttp client a connection that is reset arrives as APITimeoutError, so broken
+connections are told apart by the aiohttp exception at the bottom of the chain, not by openai's class.
+Bodies of errors differ between servers; the shapes known here are those of OpenAI, Azure, vLLM,
+llama.cpp and OpenRouter.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from heartloop.backends.secrets import shorten
+from heartloop.errors import (
+    AuthenticationFailed,
+    BackendError,
+    BadRequest,
+    BadResponse,
+    CallTimeout,
+    ConnectionFailed,
+    ConnectionLost,
+    ContentFiltered,
+    ContextOverflow,
+    ModelNotFound,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+)
+
+__all__ = ["ErrorBody", "from_connection", "from_status", "refused_parameter", "retry_after"]
+
+_CONTEXT = re.compile(
+    r"maximum context length|context_length_exceeded|exceed_context_size|exceeds? the (?:available |"
+    r"model's )?context|longer than the maximum model length|prompt is too long|too many tokens",
+    re.IGNORECASE,
+)
+_FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "moderation_blocked"))
+_UNSUPPORTED_CODES = frozenset(("unsupported_parameter", "unsupported_value"))
+_UNSUPPORTED = re.compile(
+    r"(?:unsupported|unrecognized|unknown) (?:parameter|value|request argument supplied)\W+(\w+)"
+    r"|['\"`]?(\w+)['\"`]? (?:is|are) not supported (?:with|by|for) this model"
+    r"|not allowed to request (\w+)",
+    re.IGNORECASE,
+)
+_QUOTA_CODES = frozenset(("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"))
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class ErrorBody:
+    """The fields of an error's JSON body that servers agree on; all "" where there is no such body."""
+
+    __slots__ = ("code", "message", "param", "type")
+
+    def __init__(self, data: Any) -> None:
+        error = data.get("error", data) if isinstance(data, dict) else None
+        if isinstance(error, str):  # {"error": "text"}, as Ollama and some proxies write it
+            error = {"message": error}
+        if not isinstance(error, dict):
+            error = {}
+        # FastAPI's validation errors come as {"detail": ...}
+        message = error.get("message") or error.get("detail") or ""
+        self.message = message if isinstance(message, str) else str(message)
+        self.code = str(error.get("code") or "")
+        self.type = str(error.get("type") or "")
+        self.param = str(error.get("param") or "")
+
+    @classmethod
+    def of(cls, content: bytes) -> ErrorBody:
+        try:
+            return cls(orjson.loads(content))
+        except orjson.JSONDecodeError:
+            body = cls(None)
+            text = content[:2000].decode("utf-8", "replace")
+            # An HTML page of a proxy says nothing that its status doesn't.
+            body.message = "" if text.lstrip().startswith("<") else text
+            return body
+
+
+# --- answers with an error status ------------------------------------------------------------------------
+
+
+def from_status(
+    status: int, headers: Mapping[str, str], body: ErrorBody, *, where: str, redact: Callable[[str], str]
+) -> BackendError:
+    """The error for an answer of ``status``. ``where`` names server and model in messages."""
+    # Shortened last: a key that is cut in two would not be recognised.
+    said = shorten(redact(body.message[:4000]))
+    text = f"{where} answered {status}" + (f": {said}" if said else "")
+    wait = retry_after(headers)
+    code = body.code.lower()
+    if status == 402 or (status == 429 and (code in _QUOTA_CODES or body.type.lower() in _QUOTA_CODES)):
+        return QuotaExceeded(f"{text} (no quota or credit left: retrying won't help)", status=status)
+    if status == 401:
+        # Nothing the server says: it may quote the key in ways that can't be recognised.
+        return AuthenticationFailed(f"{where} answered 401: the API key was refused", status=status)
+    if code in _FILTER_CODES:
+        return ContentFiltered(text, status=status)
+    if status == 403:
+        return AuthenticationFailed(text, status=status)
+    if status == 404:
+        return ModelNotFound(text, status=status)
+    if status == 408:
+        return CallTimeout(text, status=status, retry_after=wait)
+    if status == 429:
+        return RateLimited(text, status=status, retry_after=wait)
+    if status >= 500 or status in (409, 425):
+        # llama.cpp sent its context error as a 500 before it had a type of its own.
+        if _is_overflow(body):
+            return ContextOverflow(text, status=status)
+        return ServerError(text, status=status, retry_after=wait)
+    if status in (400, 413, 422) and _is_overflow(body):
+        return ContextOverflow(text, status=status)
+    return BadRequest(text, status=status)
+
+
+def _is_overflow(body: ErrorBody) -> bool:
+    return any(_CONTEXT.search(field) for field in (body.code, body.type, body.message))
+
+
+def refused_parameter(status: int, body: ErrorBody) -> str | None:
+    """The request field that the model does not take, if that is what the error says."""
+    if status not in (400, 403, 422):
+        return None
+    if body.code in _UNSUPPORTED_CODES and body.param:
+        return body.param
+    found = _UNSUPPORTED.search(body.message)
+    return next((name for name in found.groups() if name), None) if found else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the server wants to hear again, or None where it does not say.
+
+    From ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date, RFC 9110 section 10.2.3), or the
+    longer of OpenAI's ``x-ratelimit-reset-*`` among the limits that have nothing remaining.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        if value.replace(".", "", 1).isdecimal() and value.isascii():
+            return float(value) * unit
+    if value:
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, TypeError, OverflowError, OSError):
+            pass
+    resets = {
+        kind: seconds
+        for kind in ("requests", "tokens")
+        if (seconds := _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))) is not None
+    }
+    spent = [resets[kind] for kind in resets if headers.get(f"x-ratelimit-remaining-{kind}", "0") == "0"]
+    return max(spent or resets.values(), default=None)
+
+
+def _duration(text: str) -> float | None:
+    """Seconds in OpenAI's notation: ``"1s"``, ``"6m0s"``, ``"250ms"``; a bare number is seconds."""
+    text = text.strip()
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNIT[unit] for number, unit in parts)
+    if not (text.isascii() and text.replace(".", "", 1).isdecimal()):
+        return None
+    seconds = float(text)
+    return seconds if seconds < 10**8 else None  # a point in time (OpenRouter): whose clock, in which unit?
+
+
+# --- connections that broke ------------------------------------------------------------------------------
+
+
+def from_connection(error: BaseException, *, where: str, redact: Callable[[str], str]) -> BackendError | None:
+    """The error for a request that got no complete answer; None if ``error`` is not of that kind."""
+    import aiohttp
+
+    chain = list(_chain(error))
+    said = next((shorten(redact(str(link))) for link in reversed(chain) if str(link)), type(error).__name__)
+    for link in chain:
+        if isinstance(link, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                said += " (too many open files: raise `ulimit -n` or lower the concurrency)"
+            return ConnectionFailed(f"no connection to {where}: {said}")
+        if isinstance(link, aiohttp.SocketTimeoutError):
+            return CallTimeout(f"{where} sent nothing for too long")
+        if isinstance(link, aiohttp.ClientResponseError):
+            return BadResponse(f"{where} does not speak HTTP as it should: {said}")
+        if isinstance(link, aiohttp.InvalidURL):
+            return BadRequest(f"{where}: invalid URL")
+        if isinstance(link, aiohttp.ClientError):
+            return ConnectionLost(f"{where} broke off: {said}")
+    # No aiohttp underneath: openai 2 without it falls back to httpx, whose classes are told by name.
+    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    if names & {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}:
+        return ConnectionFailed(f"no connection to {where}: {said}")
+    if "DecodingError" in names:
+        return BadResponse(f"{where} sent a body that can't be decoded: {said}")
+    if names & {"TimeoutException", "APITimeoutError"}:
+        return CallTimeout(f"{where} did not answer in time")
+    if names & {"UnsupportedProtocol", "InvalidURL"}:
+        return BadRequest(f"{where}: invalid URL")
+    if names & {"TransportError", "APIConnectionError", "ConnectionError"}:
+        return ConnectionLost(f"{where} broke off: {said}")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

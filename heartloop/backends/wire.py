@@ -1,0 +1,215 @@
+"""The chat-completions format: requests out, answers in.
+
+Field names are those of OpenAI's API reference (platform.openai.com/docs/api-reference/chat); where
+other servers put the same thing elsewhere, the server is named at the line that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from heartloop.errors import BadRequest, BadResponse
+from heartloop.types import Completion, FinishReason, Request, TokenLogprob, Usage
+
+__all__ = ["completion_of", "decode", "logprobs_of", "request_body", "usage_of"]
+
+OWNED = frozenset(("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"))
+"""Fields that ``Sampling.extra`` may not set: reservations and the reading of answers rest on them."""
+
+LOWEST_LOGPROB = -9999.0
+"""What stands for a log-probability of minus infinity (the value vLLM uses)."""
+
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+    "eos": "stop",  # Together
+    "end_turn": "stop",  # proxies in front of Anthropic
+    "max_tokens": "length",
+}
+
+
+# --- out ---------------------------------------------------------------------------------------------
+
+
+def request_body(request: Request) -> dict[str, Any]:
+    """The body of ``request``, for one answer that is not streamed.
+
+    Raises:
+        BadRequest: ``sampling.extra`` sets what the engine must own.
+    """
+    s = request.sampling
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [message.as_dict() for message in request.messages],
+        "max_tokens": s.max_tokens,
+    }
+    for name in ("temperature", "top_p", "seed"):
+        value = getattr(s, name)
+        if value is not None:
+            body[name] = value
+    if s.stop:
+        body["stop"] = list(s.stop)
+    if s.logprobs is not None:
+        body["logprobs"] = True
+        if s.logprobs:
+            body["top_logprobs"] = s.logprobs
+    if s.extra:
+        owned = sorted(OWNED.intersection(s.extra))
+        if owned or s.extra.get("n", 1) != 1:
+            raise BadRequest(f"sampling.extra can't set {', '.join(owned) or 'n'}: HeartLoop does")
+        body.update(s.extra)
+    return body
+
+
+# --- in ----------------------------------------------------------------------------------------------
+
+
+def decode(content: bytes) -> Any:
+    """The JSON in ``content``. Raises BadResponse for anything else."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        try:
+            # NaN and Infinity as Python servers write them, lone surrogates in model output.
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise BadResponse(f"the answer is not JSON ({error}): {_short(content)}") from None
+
+
+def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
+    """The completion in the body of a successful answer, its first choice.
+
+    Raises:
+        BadResponse: no choices, or values of the wrong kind.
+    """
+    if not isinstance(data, dict):
+        raise BadResponse(f"the answer is a JSON {_kind(data)}, not an object")
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise BadResponse("the answer has no choices")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise BadResponse("the answer's first choice has no message")
+    text = _text(message.get("content"), "content")
+    reasoning = ""
+    # vLLM and DeepSeek say reasoning_content; OpenRouter and newer vLLM say reasoning.
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            reasoning = _text(message[name], name)
+            break
+    else:
+        reasoning = _thinking(message.get("content"))
+    finish_reason = _finish(choice.get("finish_reason"))
+    refusal = message.get("refusal")
+    if refusal:
+        finish_reason = "refusal"
+        text = text or _text(refusal, "refusal")
+    model = data.get("model")
+    return Completion(
+        text=text,
+        finish_reason=finish_reason,
+        usage=usage_of(data.get("usage")),
+        model=_clean(model) if isinstance(model, str) else "",
+        reasoning=reasoning,
+        logprobs=logprobs_of(choice.get("logprobs")),
+        seconds=seconds,
+    )
+
+
+def usage_of(data: Any) -> Usage | None:
+    """Token counts, or None where there are none that make sense (the call is then charged in full)."""
+    if not isinstance(data, dict):
+        return None
+    prompt, completion = _count(data.get("prompt_tokens")), _count(data.get("completion_tokens"))
+    if prompt is None or completion is None:
+        return None
+    reasoning = _detail(data, "completion_tokens_details", "reasoning_tokens")
+    cached = _detail(data, "prompt_tokens_details", "cached_tokens")
+    cached = cached or _count(data.get("prompt_cache_hit_tokens")) or 0  # DeepSeek
+    # xAI and Gemini's compatible endpoint leave reasoning out of completion_tokens, not out of the total.
+    total = _count(data.get("total_tokens"))
+    if reasoning and total is not None and total >= prompt + completion + reasoning:
+        completion += reasoning
+    return Usage(prompt, completion, min(reasoning, completion), min(cached, prompt))
+
+
+def logprobs_of(data: Any) -> tuple[TokenLogprob, ...] | None:
+    """``choices[0].logprobs``, or None where there are none. Raises BadResponse where it is malformed."""
+    if not isinstance(data, dict) or not isinstance(data.get("content"), list):
+        return None
+    try:
+        return tuple(
+            TokenLogprob(
+                _clean(row["token"]),
+                _logprob(row["logprob"]),
+                tuple((_clean(t["token"]), _logprob(t["logprob"])) for t in row.get("top_logprobs") or ()),
+            )
+            for row in data["content"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadResponse("the answer's logprobs are malformed") from None
+
+
+def _finish(value: Any) -> FinishReason:
+    return _FINISH.get(value, "other") if isinstance(value, str) else "other"
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, list):  # Mistral: parts of type text and thinking
+        parts = [p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str)]
+        return _clean("".join(parts))
+    raise BadResponse(f"the answer's {name} is a JSON {_kind(value)}, not text")
+
+
+def _thinking(content: Any) -> str:
+    """The reasoning among Mistral's content parts: ``{"type": "thinking", "thinking": [{"text": ...}]}``."""
+    if not isinstance(content, list):
+        return ""
+    inner = [p.get("thinking") for p in content if isinstance(p, dict) and p.get("type") == "thinking"]
+    return "".join(_text(part, "thinking") for part in inner)
+
+
+def _clean(text: str) -> str:
+    """``text`` without lone surrogates, which nothing behind this could store or send."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+        return None
+    return value
+
+
+def _detail(data: Mapping[str, Any], group: str, name: str) -> int:
+    details = data.get(group)
+    return (_count(details.get(name)) or 0) if isinstance(details, dict) else 0
+
+
+def _logprob(value: Any) -> float:
+    if value is None:  # llama.cpp, for minus infinity
+        return LOWEST_LOGPROB
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError("NaN")
+    return min(max(number, LOWEST_LOGPROB), -LOWEST_LOGPROB)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _short(content: bytes, limit: int = 80) -> str:
+    text = content[:limit].decode("utf-8", "replace")
+    return repr(text + "…" if len(content) > limit else text)
