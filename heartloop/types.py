@@ -320,6 +320,7 @@ class Attempt:
         branch: the branch it was made on, ``"0"``, ``"1"``, ...
         round: 1 for first attempts.
         cue: the cue that was in the feedback before it, or None.
+        feedback: the user's turn before it, word for word; "" for first attempts.
         text: what the model said, reasoning stripped.
         reasoning: the reasoning that was stripped.
         answer: the final answer extracted from ``text``; None where there is none.
@@ -334,6 +335,7 @@ class Attempt:
     text: str
     answer: str | None
     cue: Cue | None = None
+    feedback: str = ""
     reasoning: str = ""
     finish_reason: FinishReason = "stop"
     usage: Usage = Usage()

@@ -29,17 +29,25 @@ class Backend(Protocol):
     the conformance suite in ``tests/conformance``.
     """
 
-    name: str
-    """The model's name, as sent to the backend."""
+    @property
+    def name(self) -> str:
+        """The model's name, as sent to the backend."""
+        ...
 
-    real: bool
-    """Whether a call reaches a real model; False for scripted and replay backends."""
+    @property
+    def real(self) -> bool:
+        """Whether a call reaches a real model; False for scripted and replay backends."""
+        ...
 
-    max_concurrency: int | None
-    """The most calls it can usefully run at once (slots of an embedded model), or None."""
+    @property
+    def max_concurrency(self) -> int | None:
+        """The most calls it can usefully run at once (slots of an embedded model), or None."""
+        ...
 
-    context_tokens: int | None
-    """The model's context length in tokens where known, else None."""
+    @property
+    def context_tokens(self) -> int | None:
+        """The model's context length in tokens where known, else None."""
+        ...
 
     async def complete(self, request: Request) -> Completion:
         """One attempt. Raises a leaf of :class:`~heartloop.errors.BackendError`.

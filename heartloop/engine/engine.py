@@ -1,0 +1,182 @@
+"""The engine: models behind one gateway, one ledger, one journal, and problems solved by arms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from heartloop.engine.events import AttemptJudged, AttemptMade, LoopEvent, ProblemSolved, ProblemStarted
+from heartloop.engine.gateway import Gateway
+from heartloop.engine.ledger import Account, Ledger
+from heartloop.engine.models import Model
+from heartloop.engine.results import solution_to_result
+from heartloop.engine.retry import RetryPolicy
+from heartloop.engine.scheduler import BreadthFirst, Scheduler
+from heartloop.engine.session import Session
+from heartloop.engine.solving import Arm, Solving
+from heartloop.errors import BackendError, BudgetExhausted, JournalError, ModelCallsForbidden
+from heartloop.journal.base import Journal, NullJournal
+from heartloop.journal.records import EventKey
+from heartloop.types import Attempt, Budget, Completion, Problem, Solution, Spend, StopReason
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+
+_REPLAYS_PER_YIELD = 64
+
+
+class Engine:
+    """Solves problems; used from one event loop.
+
+    Args:
+        models: name to model. The first is the default, for every role that an arm assigns to none.
+        journal: None keeps nothing.
+        budget: of the whole run; what the journal says was spent before counts.
+        problem_budget: of each problem.
+        seed: of the run.
+        equivalent: ``(a, b, kind) -> bool``: whether two answers are the same; default: the verifiers'.
+        share_first: first attempts that several arms make alike are made once.
+        send_seeds: give every request a seed derived from the run's.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        journal: Journal | None = None,
+        budget: Budget = Budget(),
+        problem_budget: Budget = Budget(),
+        seed: int = 0,
+        scheduler: Scheduler | None = None,
+        retry: RetryPolicy = RetryPolicy(),
+        equivalent: Callable[[str, str, str], Awaitable[bool]] | None = None,
+        share_first: bool = False,
+        send_seeds: bool = True,
+        elapsed_before: float = 0.0,
+    ) -> None:
+        if not models:
+            raise ValueError("an engine needs at least one model")
+        if equivalent is None:
+            from heartloop.judges.verifying import equivalent as by_verifiers
+
+            equivalent = by_verifiers
+        self.equivalent = equivalent
+        self.journal: Journal = journal if journal is not None else NullJournal()
+        self.seed = seed
+        self.problem_budget = problem_budget
+        self.share_first = share_first
+        self.send_seeds = send_seeds
+        self.default_model = next(iter(models))
+        totals = self.journal.charges()
+        self.ledger = Ledger(
+            budget,
+            confirmed=Spend(
+                totals.confirmed.tokens + totals.released.tokens,
+                totals.confirmed.calls + totals.released.calls,
+                totals.confirmed.usd,
+            ),
+            assumed=Spend(totals.assumed.tokens, totals.assumed.calls, totals.assumed.usd),
+            elapsed_before=elapsed_before,
+            first_id=self.journal.next_reservation_id(),
+        )
+        money = budget.usd is not None or problem_budget.usd is not None
+        policy = scheduler or BreadthFirst()
+        lanes = {
+            name: model.lane(name, ledger=self.ledger, scheduler=policy, money=money)
+            for name, model in models.items()
+        }
+        self.gateway = Gateway(lanes, ledger=self.ledger, journal=self.journal, retry=retry)
+        for lane in lanes.values():
+            lane.on_change = self.gateway.pump
+        self.observers: list[Callable[[LoopEvent], None]] = []
+        self.ended_by: BackendError | None = None
+        self.shared_done: dict[EventKey, Completion] = {}
+        self._shared_locks: dict[EventKey, asyncio.Lock] = {}
+        self._replays = 0
+
+    async def solve(self, problem: Problem, arm: Arm, *, raise_failures: bool = False) -> Solution:
+        """Solve one problem and commit its result.
+
+        Args:
+            raise_failures: raise what made the problem fail if it has no attempt at all; otherwise the
+                solution says so.
+
+        Raises:
+            JournalError: the journal can't be written.
+            ModelCallsForbidden: see :mod:`heartloop.backends.base`.
+        """
+        solving = Solving(self, arm, problem, self._problem_account(arm, problem))
+        self._tell(ProblemStarted(arm.name, problem.id))
+        try:
+            solution = await arm.strategy.solve(solving.visible, Session(solving, ""))
+        except BudgetExhausted as error:
+            chosen = await solving.best_so_far()
+            solution = solving.solution(chosen, StopReason.BUDGET, str(error))
+        except (JournalError, ModelCallsForbidden):
+            raise
+        except Exception as error:
+            if isinstance(error, BackendError):
+                if error.ends_run and self.ended_by is None:
+                    self.ended_by = error
+            else:
+                logger.exception("problem %r: the strategy %s broke", problem.id, arm.strategy.name)
+            chosen = await solving.best_so_far()
+            if raise_failures and chosen is None:
+                raise
+            solution = solving.solution(chosen, StopReason.FAILED, f"{type(error).__name__}: {error}")
+        solution = await solving.scored(solution)
+        await self.journal.write(solution_to_result(arm.name, solution))
+        self._tell(ProblemSolved(arm.name, solution))
+        return solution
+
+    def _problem_account(self, arm: Arm, problem: Problem) -> Account:
+        account = self.ledger.account(f"problem {problem.id!r}", self.problem_budget)
+        if not self.problem_budget.unlimited:
+            totals = self.journal.charges(arm.name, problem.id)
+            account.confirmed = Spend(
+                totals.confirmed.tokens, totals.confirmed.calls + totals.released.calls, totals.confirmed.usd
+            )
+            account.assumed = Spend(totals.assumed.tokens, totals.assumed.calls, totals.assumed.usd)
+        return account
+
+    async def aclose(self) -> None:
+        """Close backends and journal. Solving must have ended."""
+        await self.gateway.aclose()
+        await self.journal.aclose()
+
+    # --- for Solving ----------------------------------------------------------------------------------
+
+    async def replayed(self) -> None:
+        """A long replay lets others run now and then."""
+        self._replays += 1
+        if self._replays % _REPLAYS_PER_YIELD == 0:
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def shared_lock(self, key: EventKey) -> AsyncIterator[None]:
+        """One arm at a time makes a shared first attempt."""
+        lock = self._shared_locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield
+
+    def forget_shared(self, problem_ids: Iterable[str]) -> None:
+        """Problems that all arms have finished need no place in memory (the journal has them)."""
+        gone = set(problem_ids)
+        for known in (self.shared_done, self._shared_locks):
+            stale: list[Any] = [key for key in known if key.problem in gone]
+            for key in stale:
+                del known[key]
+
+    def attempt_made(self, solving: Solving, attempt: Attempt) -> None:
+        self._tell(AttemptMade(solving.arm.name, attempt))
+
+    def attempt_judged(self, solving: Solving, attempt: Attempt) -> None:
+        self._tell(AttemptJudged(solving.arm.name, attempt))
+
+    def _tell(self, event: LoopEvent) -> None:
+        for observer in self.observers:
+            observer(event)

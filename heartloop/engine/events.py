@@ -1,0 +1,45 @@
+"""What an engine tells those who watch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from heartloop.types import Attempt, Solution
+
+__all__ = ["AttemptJudged", "AttemptMade", "LoopEvent", "ProblemSolved", "ProblemStarted"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemStarted:
+    """A problem became active."""
+
+    arm: str
+    problem_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMade:
+    """An attempt was made (or replayed)."""
+
+    arm: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptJudged:
+    """The judge looked at an attempt; its verdict is in it."""
+
+    arm: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSolved:
+    """A problem ended, for whatever reason; its result is committed."""
+
+    arm: str
+    solution: Solution
+
+
+LoopEvent: TypeAlias = ProblemStarted | AttemptMade | AttemptJudged | ProblemSolved

@@ -1,0 +1,254 @@
+"""The one door to backends.
+
+A call comes in with its key and leaves as a completion that is in the journal. In between, here and
+nowhere else: admission (lane, limiter, ledger), the reservation's commit before the request leaves,
+the attempt's time limit, retries, and settling what the call cost.
+
+Order of commits, which is what a kill -9 can cut at any point:
+
+1. ``Reserve`` is committed, then the request leaves;
+2. ``Event`` (the completion) and ``Settle`` are committed together, then the caller sees it.
+
+A process that dies between the two leaves an open reservation, charged as assumed on resume; the call
+is then made again. It is the only kind of call that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from heartloop.backends.base import check_calls_allowed
+from heartloop.engine.dispatch import Lane
+from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
+from heartloop.engine.retry import RetryPolicy, retrying
+from heartloop.engine.scheduler import Waiting
+from heartloop.engine.serial import completion_to_dict, request_to_dict
+from heartloop.errors import (
+    BackendError,
+    BackendUnreachable,
+    BudgetExhausted,
+    CallTimeout,
+    ConnectionFailed,
+    RateLimited,
+    RetryableError,
+    UnknownName,
+)
+from heartloop.journal.base import Journal
+from heartloop.journal.records import Event, EventKey, Reserve, Settle
+from heartloop.types import Completion, Request, Spend
+
+__all__ = ["Call", "Gateway"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One completion wanted.
+
+    Attributes:
+        key: its place in the journal.
+        fingerprint: of the request.
+        lane: name of the model to ask.
+        accounts: the ledgers' accounts below the run's that it counts against.
+        round, role: for the scheduler.
+    """
+
+    key: EventKey
+    request: Request
+    fingerprint: str
+    lane: str
+    accounts: tuple[Account, ...]
+    round: int = 1
+    role: str = "generator"
+
+
+class Gateway:
+    """Owns the lanes, and every call's way through them. Used from one event loop."""
+
+    def __init__(
+        self, lanes: Mapping[str, Lane], *, ledger: Ledger, journal: Journal, retry: RetryPolicy
+    ) -> None:
+        self.lanes = dict(lanes)
+        self.ledger = ledger
+        self.journal = journal
+        self.retry = retry
+        self.in_flight = 0
+
+    def lane(self, name: str) -> Lane:
+        try:
+            return self.lanes[name]
+        except KeyError:
+            raise UnknownName("model", name, self.lanes) from None
+
+    def pump(self) -> None:
+        """Look again in every lane: something came free."""
+        for lane in self.lanes.values():
+            lane.pump()
+
+    async def complete(self, call: Call) -> Completion:
+        """Get ``call`` answered; the completion is committed to the journal when this returns.
+
+        Raises:
+            BudgetExhausted: it can no longer fit.
+            BackendError: it failed for good.
+            JournalWriteError: the journal can't be written; nothing more is sent.
+        """
+        lane = self.lane(call.lane)
+        check_calls_allowed(lane.backend)
+        tries = _Tries(call, lane, self)
+        try:
+            return await tries.once()
+        except RetryableError as first:
+            if self.retry.attempts == 1:
+                raise
+            try:
+                return await retrying(first, tries.once, self.retry, sleep=asyncio.sleep)
+            except ConnectionFailed as error:
+                if lane.succeeded:
+                    raise
+                raise BackendUnreachable(f"{error} (tried {tries.made} times)") from error
+        finally:
+            tries.drop_held()
+
+    async def aclose(self) -> None:
+        for lane in self.lanes.values():
+            await lane.aclose()
+
+
+class _Tries:
+    """The attempts of one call, and the reservation that a waiting retry keeps."""
+
+    def __init__(self, call: Call, lane: Lane, gateway: Gateway) -> None:
+        self.call = call
+        self.lane = lane
+        self.gateway = gateway
+        self.made = 0
+        sampling = call.request.sampling
+        bound = lane.backend.prompt_tokens_bound(call.request.messages)
+        self.cost = lane.worst_case(bound, sampling.max_tokens)
+        self.held: Reservation | None = None
+
+    async def once(self) -> Completion:
+        call, lane, journal = self.call, self.lane, self.gateway.journal
+        about = Waiting(call.key.problem, call.round, call.role, 0)
+        held, self.held = self.held, None
+        reservation = await lane.admit(self.cost, call.accounts, about, held)
+        self.made += 1
+        sent = False
+        self.gateway.in_flight += 1
+        try:
+            await journal.write(
+                Reserve(
+                    id=reservation.id,
+                    key=call.key,
+                    attempt=self.made,
+                    model=lane.backend.name,
+                    tokens=self.cost.tokens,
+                    usd=self.cost.usd,
+                )
+            )
+            sent = True
+            completion = await self._send(reservation)
+            settle = self._charge(reservation, completion)
+        except RetryableError as error:
+            self._settle_failure(reservation, error, keep=True)
+            if isinstance(error, RateLimited) and error.retry_after:
+                lane.pause(min(error.retry_after, self.gateway.retry.max_retry_after))
+            raise
+        except BackendError as error:
+            self._settle_failure(reservation, error, keep=False)
+            raise
+        except BaseException as error:
+            # Cancelled (or broken) in flight: the backend may have gone on and billed it.
+            self._settle(reservation, "assumed" if sent else "released", reason=type(error).__name__)
+            raise
+        finally:
+            self.gateway.in_flight -= 1
+            lane.release()
+        lane.succeeded = True
+        data: dict[str, Any] = {
+            "request": request_to_dict(call.request),
+            "completion": completion_to_dict(completion),
+        }
+        if call.role != "generator":
+            data["role"] = call.role
+        await journal.write(Event(call.key, call.fingerprint, data), settle)
+        return completion
+
+    async def _send(self, reservation: Reservation) -> Completion:
+        limit = self.lane.attempt_timeout
+        deadline = min(
+            (left for account in reservation.accounts if (left := account.seconds_left) is not None),
+            default=None,
+        )
+        out_of_time = deadline is not None and deadline < limit
+        if deadline is not None and deadline < limit:
+            limit = max(0.0, deadline)
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(limit):
+                completion = await self.lane.backend.complete(self.call.request)
+        except TimeoutError:
+            if out_of_time:
+                raise BudgetExhausted(
+                    "the budget of seconds passed while a call was in flight", limit="seconds"
+                ) from None
+            raise CallTimeout(f"no answer from {self.lane.backend.name!r} within {limit:g} s") from None
+        return replace(completion, seconds=time.perf_counter() - start)
+
+    def _charge(self, reservation: Reservation, completion: Completion) -> Settle:
+        """Settle an answered call: confirmed at its usage, or assumed where the backend gave none."""
+        usage = completion.usage
+        if usage is None:
+            charged = self.gateway.ledger.settle(reservation, "assumed")
+            return Settle(
+                reservation.id, "assumed", None, charged.tokens, charged.usd, reason="no usage reported"
+            )
+        price = self.lane.price
+        usd = (
+            None
+            if price is None
+            else price.of(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        )
+        actual = Spend(usage.total_tokens, 1, usd)
+        self.gateway.ledger.settle(reservation, "confirmed", actual)
+        return Settle(reservation.id, "confirmed", usage, actual.tokens, usd)
+
+    def _settle_failure(self, reservation: Reservation, error: BackendError, *, keep: bool) -> None:
+        reason = type(error).__name__
+        if error.may_have_been_billed:
+            self._settle(reservation, "assumed", reason=reason)
+        elif isinstance(error, ConnectionFailed):
+            self._settle(reservation, "released", reason=reason)
+        else:
+            self._settle(reservation, "released", actual=Spend(calls=1), reason=reason)
+        if not keep:
+            return
+        # The retry keeps its place in the budget while it sleeps, if there still is one.
+        accounts = (self.lane.account, *self.call.accounts)
+        room, _, _ = self.gateway.ledger.room(self.cost, accounts)
+        if room.value == "now":
+            self.held = self.gateway.ledger.reserve(self.cost, accounts)
+
+    def _settle(
+        self, reservation: Reservation, state: Settlement, *, actual: Spend | None = None, reason: str
+    ) -> None:
+        charged = self.gateway.ledger.settle(reservation, state, actual)
+        self.gateway.journal.post(
+            Settle(
+                reservation.id, state, None, charged.tokens, charged.usd, reason=reason, calls=charged.calls
+            )
+        )
+
+    def drop_held(self) -> None:
+        """Release what a retry that will not come was keeping."""
+        if self.held is not None and not self.held.settled:
+            self.gateway.ledger.settle(self.held, "released")
+            self.held = None
+            self.gateway.pump()

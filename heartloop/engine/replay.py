@@ -1,0 +1,106 @@
+"""What the journal already knows of one problem, looked up by key while its strategy runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from heartloop import errors
+from heartloop.errors import BackendError, ContextOverflow, PermanentError, ReplayMismatch
+from heartloop.journal.records import Event, EventKey
+
+__all__ = ["SHARED_ARM", "Recorded", "failure_from_dict", "failure_to_dict"]
+
+SHARED_ARM = "*"
+"""Scope of the first attempts that several arms of one run share."""
+
+_FAILURE = "failure"
+
+
+class Recorded:
+    """The events of one problem (of one arm), by key.
+
+    A failure is kept only where something other than a failure follows it: then the strategy went on
+    after it, and must see it again. Failures at the end are forgotten, so that resuming tries them again.
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._events: dict[EventKey, Event] = {}
+        self._failures: dict[EventKey, Event] = {}
+        self._failures_seen: dict[EventKey, int] = {}
+        trailing: list[EventKey] = []
+        for event in events:
+            if event.key.kind.startswith(_FAILURE):
+                base = _completion_key(event.key)
+                self._failures[base] = event
+                self._failures_seen[base] = self._failures_seen.get(base, 0) + 1
+                trailing.append(base)
+            else:
+                self._events[event.key] = event
+                trailing.clear()
+        for base in trailing:
+            self._failures.pop(base, None)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __contains__(self, key: EventKey) -> bool:
+        return key in self._events
+
+    def find(self, key: EventKey, fingerprint: str, what: str) -> dict[str, Any] | None:
+        """The recorded data under ``key``, or None.
+
+        Raises:
+            ReplayMismatch: something else was asked under this key.
+            BackendError: the call failed then, and the strategy went on after it.
+        """
+        event = self._events.get(key)
+        if event is None and key.kind == "completion":
+            failed = self._failures.get(key)
+            if failed is not None:
+                raise failure_from_dict(failed.data)
+        if event is None:
+            return None
+        if event.fingerprint != fingerprint:
+            raise ReplayMismatch(
+                f"problem {key.problem!r}: the recorded {what} number {key.ordinal} on branch "
+                f"{key.branch!r} differs from the one made now. Prompts, settings, data or code have changed "
+                "since the run began: resume with the old ones, or start a new run in another folder."
+            )
+        return event.data
+
+    def failure_key(self, key: EventKey) -> EventKey:
+        """Where to record that the completion under ``key`` failed (again)."""
+        number = self._failures_seen.get(key, 0) + 1
+        self._failures_seen[key] = number
+        return EventKey(key.arm, key.problem, key.branch, f"{_FAILURE}.{number}", key.ordinal)
+
+
+def _completion_key(key: EventKey) -> EventKey:
+    return EventKey(key.arm, key.problem, key.branch, "completion", key.ordinal)
+
+
+def failure_to_dict(error: BackendError) -> dict[str, Any]:
+    """A failed call for the journal: the error's class by name, its message and figures."""
+    data: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if error.status is not None:
+        data["status"] = error.status
+    if isinstance(error, ContextOverflow):
+        data["context_tokens"], data["prompt_tokens"] = error.context_tokens, error.prompt_tokens
+    return data
+
+
+def failure_from_dict(data: dict[str, Any]) -> BackendError:
+    """The error again, as the strategy saw it."""
+    kind = getattr(errors, str(data.get("error")), None)
+    message, status = str(data.get("message")), data.get("status")
+    if kind is ContextOverflow:
+        return ContextOverflow(
+            message,
+            status=status,
+            context_tokens=data.get("context_tokens"),
+            prompt_tokens=data.get("prompt_tokens"),
+        )
+    if not (isinstance(kind, type) and issubclass(kind, BackendError)):
+        return PermanentError(message, status=status)
+    return kind(message, status=status)

@@ -1,0 +1,120 @@
+"""A solution as the journal keeps it: the outcome and a row for each attempt, without their texts.
+
+The texts are in the attempts' own events; rows are enough for accuracy by round, flips and the like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from heartloop.engine.serial import (
+    attempt_to_dict,
+    usage_from_dict,
+    usage_to_dict,
+    verdict_from_dict,
+    verdict_to_dict,
+)
+from heartloop.journal.records import Result, ResultStatus
+from heartloop.types import Attempt, Solution, StopReason, Usage, Verdict
+
+__all__ = ["Outcome", "Row", "outcome_of", "solution_to_result"]
+
+_STATUS: dict[StopReason, ResultStatus] = {StopReason.BUDGET: "budget", StopReason.FAILED: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attempt, without its text.
+
+    Attributes:
+        verdict: what the judge said (None: it did not look, or could not tell).
+        correct: whether it is right by the scorer.
+        cue: id of its cue; ``emotion``, ``intensity`` and ``affective`` as in the cue.
+    """
+
+    branch: str
+    round: int
+    answer: str | None
+    verdict: bool | None = None
+    correct: bool | None = None
+    cue: str | None = None
+    emotion: str | None = None
+    intensity: str | None = None
+    affective: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a problem of one arm ended with, as read from the journal."""
+
+    arm: str
+    problem_id: str
+    status: ResultStatus
+    answer: str | None
+    stop_reason: StopReason
+    error: str | None
+    usage: Usage
+    calls: int
+    verdict: Verdict | None
+    rows: tuple[Row, ...]
+    chosen: dict[str, Any] | None
+
+    @property
+    def correct(self) -> bool | None:
+        return None if self.verdict is None else self.verdict.correct
+
+
+def solution_to_result(arm: str, solution: Solution) -> Result:
+    """The journal's record of a finished problem."""
+    data: dict[str, Any] = {
+        "answer": solution.answer,
+        "stop_reason": solution.stop_reason.value,
+        "usage": usage_to_dict(solution.usage),
+        "calls": solution.calls,
+        "attempts": [_row_to_dict(attempt) for attempt in solution.attempts],
+    }
+    if solution.error is not None:
+        data["error"] = solution.error
+    if solution.verdict is not None:
+        data["verdict"] = verdict_to_dict(solution.verdict)
+    if solution.chosen is not None:
+        chosen = solution.chosen
+        data["chosen"] = {"branch": chosen.branch, "round": chosen.round}
+        if not any(a.branch == chosen.branch and a.round == chosen.round for a in solution.attempts):
+            data["chosen"]["attempt"] = attempt_to_dict(chosen)
+    return Result(arm, solution.problem_id, _STATUS.get(solution.stop_reason, "done"), data)
+
+
+def _row_to_dict(attempt: Attempt) -> dict[str, Any]:
+    row: dict[str, Any] = {"branch": attempt.branch, "round": attempt.round, "answer": attempt.answer}
+    if attempt.verdict is not None:
+        row["verdict"] = attempt.verdict.correct
+    if attempt.score is not None:
+        row["correct"] = attempt.score.correct
+    cue = attempt.cue
+    if cue is not None:
+        row["cue"] = cue.id
+        row["emotion"] = None if cue.emotion is None else cue.emotion.value
+        row["intensity"] = None if cue.intensity is None else cue.intensity.value
+        row["affective"] = cue.affective
+    return row
+
+
+def outcome_of(result: Result) -> Outcome:
+    """A recorded result, typed."""
+    data = result.data
+    verdict = data.get("verdict")
+    return Outcome(
+        arm=result.arm,
+        problem_id=result.problem,
+        status=result.status,
+        answer=data.get("answer"),
+        stop_reason=StopReason(data["stop_reason"]),
+        error=data.get("error"),
+        usage=usage_from_dict(data.get("usage", {})),
+        calls=int(data.get("calls", 0)),
+        verdict=None if verdict is None else verdict_from_dict(verdict),
+        rows=tuple(Row(**row) for row in data.get("attempts", ())),
+        chosen=data.get("chosen"),
+    )

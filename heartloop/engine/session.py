@@ -1,0 +1,269 @@
+"""What a strategy awaits: attempts, judgements and decisions, each answered by the journal if it can be.
+
+Every event has a key (arm, problem, branch, kind, ordinal). Branches are named by their path (``"0"``,
+``"0.1"``) and each counts its own events, so keys don't depend on which branch was faster.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from heartloop.emotions import CueSequence, Deck, Rotation
+from heartloop.engine.fingerprint import fingerprint_of
+from heartloop.engine.gather import gather_surviving
+from heartloop.engine.serial import attempt_from_dict, attempt_to_dict, verdict_from_dict, verdict_to_dict
+from heartloop.errors import ConcurrentBranchError, ReplayMismatch
+from heartloop.journal.records import EventKey
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import (
+    Attempt,
+    Completion,
+    Cue,
+    Message,
+    Request,
+    Sampling,
+    Solution,
+    SpeechAct,
+    StopReason,
+)
+
+if TYPE_CHECKING:
+    from heartloop.engine.solving import Solving
+
+__all__ = ["Session"]
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+class Session:
+    """One branch of work on one problem. Strategies get the root, and open branches below it."""
+
+    def __init__(self, solving: Solving, branch_name: str) -> None:
+        self._solving = solving
+        self.branch_name = branch_name
+        self._branches: dict[str, Session] = {}
+        self._ordinals: dict[str, int] = {}
+        self._busy = False
+
+    # --- attempts ---------------------------------------------------------------------------------
+
+    async def respond(
+        self,
+        history: Sequence[Attempt] = (),
+        cue: Cue | None = None,
+        *,
+        prompt: str = "chain_of_thought",
+        feedback: str | None = None,
+        round: int | None = None,
+    ) -> Attempt:
+        """One attempt on this branch, made by the run's responder.
+
+        Args:
+            history: the attempts it follows, oldest first; empty for a first attempt.
+            cue: goes into the feedback on the last of them.
+            prompt: name of the question's template.
+            feedback: name of the feedback's template; default ``"heart"``.
+            round: default: one more than the history is long.
+
+        Raises:
+            BudgetExhausted: the budget has no room for it.
+            BackendError: it failed for good.
+        """
+        solving = self._solving
+        number = round if round is not None else len(history) + 1
+        attempt = await solving.arm.responder.respond(
+            solving.visible, history, self, prompt=prompt, cue=cue, feedback=feedback, round=number
+        )
+        solving.note(attempt, self._key("attempt"))
+        return attempt
+
+    async def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        role: str = "generator",
+        sampling: Sampling | None = None,
+        round: int = 1,
+    ) -> Completion:
+        """One completion from the model that plays ``role``; from the journal if it is there.
+
+        Raises:
+            ConcurrentBranchError: this branch is already waiting for one.
+            BudgetExhausted, BackendError, ReplayMismatch: see there.
+        """
+        if self._busy:
+            raise ConcurrentBranchError(
+                f"problem {self._solving.problem.id!r}: two calls at once on branch {self.branch_name!r}; "
+                "use session.branch(k) for work side by side"
+            )
+        self._busy = True
+        try:
+            solving = self._solving
+            key = self._key("completion")
+            drawn = sampling or self.sampling(role)
+            if drawn.seed is None and solving.sends_seed(role):
+                drawn = replace(drawn, seed=solving.seed_for(self.branch_name, key.ordinal))
+            request = Request(solving.model_name(role), tuple(messages), drawn)
+            shared = role == "generator" and key.ordinal == 0 and round == 1
+            return await solving.complete(key, request, role, round, shared=shared)
+        finally:
+            self._busy = False
+
+    # --- judgements -------------------------------------------------------------------------------
+
+    async def judge(self, attempt: Attempt) -> Attempt:
+        """``attempt`` with the judge's verdict in it (unknown where verdicts are not for the strategy)."""
+        solving = self._solving
+        if not solving.arm.gating:
+            return attempt
+        key = self._key("verdict")
+        judge = solving.arm.judge
+        mark = fingerprint_of({"assess": [judge.name, attempt.answer, attempt.round]})
+        recorded = solving.recorded.find(key, mark, "verdict")
+        if recorded is not None:
+            verdict = verdict_from_dict(recorded)
+        else:
+            child = self._child(f"assess@{key.ordinal}")
+            verdict = await judge.assess(solving.shown_to(judge), attempt, child)
+            await solving.write(key, mark, verdict_to_dict(verdict))
+        judged = replace(attempt, verdict=verdict)
+        solving.note_verdict(attempt, judged)
+        return judged
+
+    def speech_act(self, attempt: Attempt) -> SpeechAct:
+        """What feedback on ``attempt`` may claim: that it was wrong only where an oracle said so."""
+        verdict = attempt.verdict
+        if self._solving.arm.judge.needs_reference and verdict is not None and verdict.correct is False:
+            return SpeechAct.ASSERT_WRONG
+        return SpeechAct.INVITE_RECHECK
+
+    async def select(self, attempts: Sequence[Attempt] | None = None) -> Attempt:
+        """The judge's choice among ``attempts`` (default: all of the problem's so far)."""
+        solving = self._solving
+        candidates = tuple(attempts) if attempts is not None else solving.attempts()
+        child = self._child(f"select@{len(candidates)}")
+        key = child._key("decision")
+        mark = fingerprint_of({"select": [solving.arm.judge.name, *(c.answer for c in candidates)]})
+        recorded = solving.recorded.find(key, mark, "selection")
+        if recorded is not None:
+            index = recorded["value"].get("index")
+            return candidates[index] if index is not None else attempt_from_dict(recorded["value"]["attempt"])
+        judge = solving.arm.judge
+        chosen = await judge.select(solving.shown_to(judge), candidates, child)
+        value: dict[str, Any] = (
+            {"index": candidates.index(chosen)}
+            if chosen in candidates
+            else {"attempt": attempt_to_dict(chosen)}
+        )
+        await solving.write(key, mark, {"name": "select", "value": value})
+        return chosen
+
+    async def stable(self, line: Sequence[Attempt], rounds: int | None) -> bool:
+        """Whether the last ``rounds`` answers of ``line`` are equivalent. False for None."""
+        if rounds is None or len(line) < rounds:
+            return False
+        last = [attempt.answer for attempt in line[-rounds:]]
+        if None in last:
+            return False
+
+        async def agree() -> bool:
+            return all([await self._solving.equivalent(str(last[0]), str(other)) for other in last[1:]])
+
+        return await self.decide(f"stable:{last}", agree)
+
+    # --- decisions and branches -------------------------------------------------------------------
+
+    async def decide(self, name: str, choice: Callable[[], T | Awaitable[T]]) -> T:
+        """``choice()``, made once: a resumed run gets the recorded value. It must be JSON-able.
+
+        Raises:
+            ReplayMismatch: another decision was recorded here.
+        """
+        key = self._key("decision")
+        mark = fingerprint_of({"decide": name})
+        recorded = self._solving.recorded.find(key, mark, f"decision {name!r}")
+        if recorded is not None:
+            value: T = recorded["value"]
+            return value
+        made = choice()
+        value = await made if inspect.isawaitable(made) else made
+        await self._solving.write(key, mark, {"name": name, "value": value})
+        return value
+
+    async def cues(self, rotation: Rotation, deck: Deck | None = None) -> CueSequence:
+        """This problem's sequence of cues; what the rotation drew is logged with the run."""
+        sequence = rotation.start(deck or Deck.default(), self.random("rotation"))
+        drawn = sequence.state
+        if await self.decide(f"rotation:{rotation.name}", lambda: drawn) != drawn:
+            raise ReplayMismatch(
+                f"problem {self._solving.problem.id!r}: the rotation {rotation.name!r} draws otherwise than "
+                "it did when the run began: the deck, the seed or the code has changed"
+            )
+        return sequence
+
+    def random(self, name: str) -> random.Random:
+        """A generator that depends on (run's seed, problem, branch, ``name``) alone, not on the arm."""
+        return self._solving.random(self.branch_name, name)
+
+    def branch(self, k: int) -> Session:
+        """The ``k``-th branch below this one; the same object each time."""
+        if k < 0:
+            raise ValueError(f"branches count from 0, not {k}")
+        return self._child(str(k))
+
+    async def gather(self, work: Mapping[K, Coroutine[Any, Any, T]]) -> dict[K, T]:
+        """Run branches side by side and wait for all: the results of those that did not fail, by key.
+
+        Raises:
+            BudgetExhausted: if any did; after the others have ended.
+            BackendError: the first one, if every branch failed.
+        """
+        return await gather_surviving(work)
+
+    def finish(self, chosen: Attempt | None, reason: StopReason, error: str | None = None) -> Solution:
+        """The strategy's end: ``chosen`` is the final answer."""
+        return self._solving.solution(chosen, reason, error)
+
+    # --- for responders and judges ----------------------------------------------------------------
+
+    @property
+    def prompts(self) -> Prompts:
+        return self._solving.arm.prompts
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget has ended for this problem: generating raises BudgetExhausted."""
+        return self._solving.exhausted is not None
+
+    def sampling(self, role: str) -> Sampling:
+        """The settings of the model that plays ``role``."""
+        return self._solving.lane(role).sampling
+
+    def context_tokens(self, role: str) -> int | None:
+        """The context length of the model that plays ``role``, where known."""
+        return self._solving.lane(role).backend.context_tokens
+
+    def prompt_tokens_bound(self, messages: Sequence[Message], role: str) -> int:
+        """An upper bound of a prompt's tokens for the model that plays ``role``."""
+        return self._solving.lane(role).backend.prompt_tokens_bound(tuple(messages))
+
+    async def equivalent(self, a: str, b: str) -> bool:
+        """Whether two answers are the same answer (by the verifiers, not by string)."""
+        return await self._solving.equivalent(a, b)
+
+    def _child(self, name: str) -> Session:
+        if name not in self._branches:
+            path = f"{self.branch_name}.{name}" if self.branch_name else name
+            self._branches[name] = Session(self._solving, path)
+        return self._branches[name]
+
+    def _key(self, kind: str) -> EventKey:
+        ordinal = self._ordinals.get(kind, 0)
+        self._ordinals[kind] = ordinal + 1
+        solving = self._solving
+        return EventKey(solving.arm.name, solving.problem.id, self.branch_name, kind, ordinal)

@@ -1,0 +1,232 @@
+"""One problem being solved by one arm: what all branches of its session share."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from heartloop.engine.dispatch import Lane
+from heartloop.engine.fingerprint import fingerprint
+from heartloop.engine.gateway import Call
+from heartloop.engine.ledger import Account
+from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
+from heartloop.engine.serial import attempt_to_dict, completion_from_dict
+from heartloop.errors import BackendError, BudgetExhausted
+from heartloop.journal.records import Event, EventKey
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import (
+    Attempt,
+    Completion,
+    Problem,
+    Request,
+    Solution,
+    StopReason,
+    Usage,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from heartloop.engine.engine import Engine
+    from heartloop.judges.base import Judge
+    from heartloop.responders.base import Responder
+    from heartloop.strategies.base import Strategy
+
+__all__ = ["Arm", "Solving"]
+
+Equivalence = Callable[[str, str], Awaitable[bool]]
+Scorer = Callable[[Problem, str | None], Awaitable[Verdict]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A strategy with its judge and prompts: one column of a comparison.
+
+    Attributes:
+        name: unique in a run; part of every key.
+        gating: whether the strategy sees the judge's verdicts. False for runs that are scored afterwards.
+        scorer: says of every answer, after the problem has ended, whether it is right; None to leave
+            that out. What it says never reaches strategy or judge.
+        models: role ("judge", "synthesiser") to model name, where it is not the generator's.
+    """
+
+    name: str
+    strategy: Strategy
+    judge: Judge
+    responder: Responder
+    prompts: Prompts
+    gating: bool = True
+    scorer: Scorer | None = None
+    models: dict[str, str] = field(default_factory=dict)
+
+
+class Solving:
+    """State of one problem in one arm, from start to solution."""
+
+    def __init__(self, engine: Engine, arm: Arm, problem: Problem, account: Account) -> None:
+        self.engine = engine
+        self.arm = arm
+        self.problem = problem
+        self.visible = problem.without_reference()
+        self.account = account
+        self.recorded = Recorded(engine.journal.events(arm.name, problem.id))
+        self.exhausted: BudgetExhausted | None = None
+        self.usage = Usage()
+        self.calls = 0
+        self._attempts: dict[tuple[str, int, str], Attempt] = {}
+
+    # --- what the problem's session needs to know ---------------------------------------------------
+
+    def model_name(self, role: str) -> str:
+        return self.lane(role).backend.name
+
+    def lane_name(self, role: str) -> str:
+        return self.arm.models.get(role, self.engine.default_model)
+
+    def lane(self, role: str) -> Lane:
+        return self.engine.gateway.lane(self.lane_name(role))
+
+    def sends_seed(self, role: str) -> bool:
+        return self.engine.send_seeds
+
+    def shown_to(self, judge: Judge) -> Problem:
+        """The problem as ``judge`` may see it."""
+        return self.problem if judge.needs_reference else self.visible
+
+    def random(self, branch: str, name: str) -> random.Random:
+        return random.Random(self._derived(branch, name))
+
+    def seed_for(self, branch: str, ordinal: int) -> int:
+        """A request's seed: 31 bits, since backends take a signed 32-bit integer."""
+        return self._derived(branch, f"request/{ordinal}") >> 33
+
+    def _derived(self, branch: str, name: str) -> int:
+        # Not of the arm: arms that do the same thing draw the same numbers, so comparisons are paired.
+        text = f"{self.engine.seed}\0{self.problem.id}\0{branch}\0{name}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+    async def equivalent(self, a: str, b: str) -> bool:
+        if a == b:
+            return True
+        return await self.engine.equivalent(a, b, self.problem.kind)
+
+    # --- completions ----------------------------------------------------------------------------------
+
+    async def complete(
+        self, key: EventKey, request: Request, role: str, round: int, *, shared: bool
+    ) -> Completion:
+        """A completion: recorded, or made now."""
+        if self.exhausted is not None:
+            raise self.exhausted
+        mark = fingerprint(request)
+        if shared and self.engine.share_first:
+            completion = await self._shared(key, request, mark, role, round)
+        else:
+            data = self.recorded.find(key, mark, "request")
+            if data is not None:
+                completion = completion_from_dict(data["completion"])
+                await self.engine.replayed()
+            else:
+                completion = await self._call(key, request, mark, role, round, self.recorded)
+        if completion.usage is not None:
+            self.usage += completion.usage
+        self.calls += 1
+        return completion
+
+    async def _call(
+        self, key: EventKey, request: Request, mark: str, role: str, round: int, recorded: Recorded
+    ) -> Completion:
+        call = Call(key, request, mark, self.lane_name(role), (self.account,), round, role)
+        try:
+            return await self.engine.gateway.complete(call)
+        except BudgetExhausted as error:
+            self.exhausted = error
+            raise
+        except BackendError as error:
+            failed = recorded.failure_key(key)
+            await self.engine.journal.write(Event(failed, mark, failure_to_dict(error)))
+            raise
+
+    async def _shared(self, key: EventKey, request: Request, mark: str, role: str, round: int) -> Completion:
+        """A first attempt that other arms make too: paid once, whoever comes first."""
+        common = EventKey(SHARED_ARM, key.problem, f"{key.branch}#{mark[:12]}", key.kind, key.ordinal)
+        async with self.engine.shared_lock(common):
+            done = self.engine.shared_done.get(common)
+            if done is None:
+                recorded = Recorded(self.engine.journal.events(SHARED_ARM, key.problem))
+                data = recorded.find(common, mark, "request")
+                if data is not None:
+                    done = completion_from_dict(data["completion"])
+                else:
+                    done = await self._call(common, request, mark, role, round, recorded)
+                self.engine.shared_done[common] = done
+            return done
+
+    async def write(self, key: EventKey, mark: str, data: dict[str, Any]) -> None:
+        await self.engine.journal.write(Event(key, mark, data))
+
+    # --- attempts and the end ---------------------------------------------------------------------------
+
+    def note(self, attempt: Attempt, key: EventKey) -> None:
+        """Remember an attempt, and have it written (it can be rebuilt, so nobody waits for that)."""
+        self._attempts[(attempt.branch, attempt.round, attempt.text)] = attempt
+        if key not in self.recorded:
+            self.engine.journal.post(Event(key, "", attempt_to_dict(attempt)))
+        self.engine.attempt_made(self, attempt)
+
+    def note_verdict(self, attempt: Attempt, judged: Attempt) -> None:
+        self._attempts[(attempt.branch, attempt.round, attempt.text)] = judged
+        self.engine.attempt_judged(self, judged)
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All attempts so far, by round, then branch."""
+        return tuple(sorted(self._attempts.values(), key=lambda a: (a.round, _path(a.branch))))
+
+    def solution(self, chosen: Attempt | None, reason: StopReason, error: str | None) -> Solution:
+        return Solution(
+            problem_id=self.problem.id,
+            answer=None if chosen is None else chosen.answer,
+            chosen=chosen,
+            attempts=self.attempts(),
+            stop_reason=reason,
+            error=error,
+            usage=self.usage,
+            calls=self.calls,
+        )
+
+    async def best_so_far(self) -> Attempt | None:
+        """The attempt to return when the strategy could not end: an accepted one, else the judge's choice
+        if it needs no calls for it, else the largest group's first."""
+        from heartloop.judges.majority import largest_group
+        from heartloop.strategies.base import accepted
+
+        attempts = self.attempts()
+        if not attempts:
+            return None
+        right = accepted(attempts)
+        if right is not None:
+            return right
+        group = await largest_group(attempts, self.equivalent)
+        return group[0] if group else attempts[-1]
+
+    async def scored(self, solution: Solution) -> Solution:
+        """``solution`` with the scorer's verdict on its answer and on every attempt."""
+        scorer = self.arm.scorer
+        if scorer is None or self.problem.reference is None:
+            return solution
+        answers = list(dict.fromkeys([solution.answer, *(a.answer for a in solution.attempts)]))
+        verdicts = dict(
+            zip(answers, await asyncio.gather(*(scorer(self.problem, a) for a in answers)), strict=True)
+        )
+        attempts = tuple(replace(a, score=verdicts[a.answer]) for a in solution.attempts)
+        chosen = solution.chosen
+        if chosen is not None:
+            chosen = replace(chosen, score=verdicts[chosen.answer])
+        return replace(solution, attempts=attempts, chosen=chosen, verdict=verdicts[solution.answer])
+
+
+def _path(branch: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part) if part.isdigit() else -1, part) for part in branch.split("."))

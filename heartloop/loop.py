@@ -1,0 +1,414 @@
+"""The front door: ask a question, get it answered by a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from heartloop.backends.base import Backend
+from heartloop.engine.engine import Engine
+from heartloop.engine.events import LoopEvent, ProblemSolved
+from heartloop.engine.models import Model
+from heartloop.engine.retry import RetryPolicy
+from heartloop.engine.scheduler import scheduler_from_name
+from heartloop.engine.solving import Arm
+from heartloop.errors import UsageError
+from heartloop.journal.base import Journal
+from heartloop.judges import Judge, judge_from_name
+from heartloop.responders.base import Responder
+from heartloop.responders.chat import ChatResponder
+from heartloop.strategies import Strategy, strategy_from_name
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import Budget, Content, Problem, Solution, Verdict
+
+__all__ = ["HeartLoop"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ModelLike = str | Model | Backend
+Problems = Iterable[Problem | str] | AsyncIterable[Problem | str]
+_UNREAD_PER_ACTIVE = 4
+
+
+class HeartLoop:
+    """Answers questions by spending inference compute in a loop.
+
+    ::
+
+        loop = HeartLoop(model="local/smollm2-135m", judge="majority", strategy="heart")
+        solution = await loop.solve("What is 17 + 25?")        # or loop.solve_sync(...)
+        print(solution.answer)
+
+    Args:
+        model: a model's name (with ``base_url`` where it is served), a :class:`Model`, or a backend.
+        judge: ``"oracle"``, ``"majority"``, ``"synthesis"``, or an object.
+        strategy: ``"heart"``, ``"resample"``, ``"self_reflection"``, ``"chain_of_thought"``,
+            ``"single_pass"``, or an object.
+        budget: limits of all that this loop does; ``problem_budget`` those of each problem.
+        max_rounds, width, rotation, stable_rounds: passed to a strategy given by name, where it has them.
+        judge_model, synthesiser_model: other models for those roles; default: ``model``.
+        score_after: with an oracle: run all rounds and score them afterwards; nothing tells the model.
+        journal: path of a new or existing journal file; None keeps nothing.
+        prompts: wording; see ``heartloop/strategies/prompts.toml``.
+        seed: every random choice derives from it.
+        base_url, api_key_env, concurrency: for a model given by name.
+        active: most problems in work at once in :meth:`stream` and :meth:`solve_many`.
+        verify: how answers are scored against references, ``(problem, answer) -> Verdict``;
+            default: the installed verifiers.
+
+    One object is used from one event loop at a time; it may be used as a (sync or async) context
+    manager, and should be closed.
+
+    Raises:
+        UnknownName: no such model, strategy, judge or scheduler; the known ones are listed.
+        UsageError: settings that can't work together.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "",
+        *,
+        judge: str | Judge = "majority",
+        strategy: str | Strategy = "heart",
+        budget: Budget = Budget(),
+        problem_budget: Budget = Budget(),
+        max_rounds: int | None = None,
+        width: int | None = None,
+        rotation: str | None = None,
+        stable_rounds: int | None = None,
+        judge_model: ModelLike | None = None,
+        synthesiser_model: ModelLike | None = None,
+        score_after: bool = False,
+        journal: str | Path | None = None,
+        prompts: Prompts | str | Path | None = None,
+        responder: Responder | None = None,
+        seed: int = 0,
+        scheduler: str = "breadth_first",
+        retry: RetryPolicy = RetryPolicy(),
+        base_url: str | None = None,
+        api_key_env: str | None = None,
+        concurrency: int | None = None,
+        active: int | None = None,
+        verify: Callable[[Problem, str | None], Awaitable[Verdict]] | None = None,
+    ) -> None:
+        roles = {"judge": judge_model, "synthesiser": synthesiser_model}
+        main = _model(model, base_url=base_url, api_key_env=api_key_env, concurrency=concurrency)
+        self._models = {"generator": main}
+        self._models |= {role: _model(given) for role, given in roles.items() if given is not None}
+        if isinstance(judge, str):
+            judge = judge_from_name(judge)
+        if isinstance(strategy, str):
+            strategy = strategy_from_name(
+                strategy, max_rounds=max_rounds, width=width, rotation=rotation, stable_rounds=stable_rounds
+            )
+        elif (max_rounds, width, rotation, stable_rounds) != (None, None, None, None):
+            raise UsageError(
+                "max_rounds, width, rotation and stable_rounds go with a strategy given by name; "
+                "set them on the strategy object instead"
+            )
+        if isinstance(prompts, str | Path):
+            prompts = Prompts.load(prompts)
+        if verify is None:
+            from heartloop.judges.verifying import score
+
+            verify = score
+        self.arm = Arm(
+            name="main",
+            strategy=strategy,
+            judge=judge,
+            responder=responder or ChatResponder(),
+            prompts=prompts or Prompts.default(),
+            gating=not score_after,
+            scorer=verify,
+            models={role: role for role in roles if role in self._models},
+        )
+        self._active = active
+        self._journal_path = None if journal is None else Path(journal)
+        self._engine_settings: dict[str, Any] = {
+            "budget": budget,
+            "problem_budget": problem_budget,
+            "seed": seed,
+            "scheduler": scheduler_from_name(scheduler),
+            "retry": retry,
+        }
+        for held in self._models.values():
+            if held.backend is None and not held.name:
+                raise UsageError("no model given: pass model='local/smollm2-135m', a name, or a backend")
+        self._engine: Engine | None = None
+        self._engine_loop: asyncio.AbstractEventLoop | None = None
+        self._background: _BackgroundLoop | None = None
+
+    # --- async --------------------------------------------------------------------------------------
+
+    async def solve(
+        self,
+        question: str | Content | Problem,
+        reference: str | None = None,
+        *,
+        id: str | None = None,
+        kind: str = "auto",
+    ) -> Solution:
+        """Answer one question.
+
+        Args:
+            question: text, text and image parts in OpenAI's content format, or a whole problem.
+            reference: the right answer, where an oracle is to judge or the answer is to be scored.
+            id: default: a hash of the question.
+            kind: how answers are compared, see :class:`~heartloop.types.Problem`.
+
+        Raises:
+            UsageError: the question is empty; an oracle without a reference.
+            HeartLoopError: no attempt could be made at all. With at least one attempt, the solution
+                holds the best one and says in ``stop_reason`` and ``error`` what ended it.
+        """
+        problem = question if isinstance(question, Problem) else make_problem(question, reference, id, kind)
+        self._check(problem)
+        return await (await self._started()).solve(problem, self.arm, raise_failures=True)
+
+    async def solve_many(self, problems: Iterable[Problem | str]) -> list[Solution]:
+        """Answer many; solutions come in the problems' order. A failed problem is a failed solution."""
+        listed = [p if isinstance(p, Problem) else make_problem(p) for p in problems]
+        places = {problem.id: place for place, problem in enumerate(listed)}
+        if len(places) < len(listed):
+            raise UsageError("two problems have the same id (or are the same question); ids must be unique")
+        found: list[Solution | None] = [None] * len(listed)
+        async for solution in self.stream(listed):
+            found[places[solution.problem_id]] = solution
+        return [solution for solution in found if solution is not None]
+
+    @overload
+    def stream(self, problems: Problems, *, events: Literal[False] = False) -> AsyncIterator[Solution]: ...
+
+    @overload
+    def stream(self, problems: Problems, *, events: Literal[True]) -> AsyncIterator[LoopEvent]: ...
+
+    async def stream(
+        self, problems: Problems, *, events: bool = False
+    ) -> AsyncIterator[Solution | LoopEvent]:
+        """Solutions as they come, or with ``events=True`` everything that happens on the way.
+
+        Problems are taken from the iterable only as fast as they are worked on, and what is found waits
+        for its reader, so memory does not grow with the data. Leaving the iteration cancels what is in
+        work.
+        """
+        engine = await self._started()
+        found: asyncio.Queue[Solution | LoopEvent | BaseException | None] = asyncio.Queue()
+        if events:
+            engine.observers.append(found.put_nowait)
+        slots = asyncio.Semaphore(self.active)
+        unread = asyncio.Semaphore(_UNREAD_PER_ACTIVE * self.active)
+
+        async def one(problem: Problem) -> None:
+            try:
+                solution = await engine.solve(problem, self.arm)
+                if not events:
+                    found.put_nowait(solution)
+            except Exception as error:
+                found.put_nowait(error)
+            finally:
+                slots.release()
+
+        async def feed() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for given in _aiter(problems):
+                        problem = given if isinstance(given, Problem) else make_problem(given)
+                        self._check(problem)
+                        await unread.acquire()
+                        await slots.acquire()
+                        if engine.ended_by is not None:
+                            break
+                        group.create_task(one(problem))
+                found.put_nowait(engine.ended_by)
+            except Exception as error:
+                found.put_nowait(error)
+
+        engine.ended_by = None
+        feeding = asyncio.create_task(feed())
+        try:
+            while (item := await found.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                if isinstance(item, Solution | ProblemSolved):
+                    unread.release()
+                yield item
+        finally:
+            feeding.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await feeding
+            if events:
+                engine.observers.remove(found.put_nowait)
+
+    async def aclose(self) -> None:
+        """Close backends and journal."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.aclose()
+
+    # --- sync twins -----------------------------------------------------------------------------------
+
+    def solve_sync(
+        self,
+        question: str | Content | Problem,
+        reference: str | None = None,
+        *,
+        id: str | None = None,
+        kind: str = "auto",
+    ) -> Solution:
+        """:meth:`solve` without async; works inside a running event loop too (a notebook)."""
+        return self._wait_for(self.solve(question, reference, id=id, kind=kind))
+
+    def solve_many_sync(self, problems: Iterable[Problem | str]) -> list[Solution]:
+        """:meth:`solve_many` without async."""
+        return self._wait_for(self.solve_many(problems))
+
+    def stream_sync(self, problems: Iterable[Problem | str]) -> Iterable[Solution]:
+        """:meth:`stream` without async: a generator of solutions as they come."""
+        stream = self.stream(problems)
+
+        async def following() -> Solution | None:
+            return await anext(stream, None)
+
+        try:
+            while (solution := self._wait_for(following())) is not None:
+                yield solution
+        finally:
+            self._wait_for(stream.aclose())  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """:meth:`aclose` without async."""
+        if self._background is not None:
+            self._background.run(self.aclose())
+            self._background.stop()
+            self._background = None
+        elif self._engine is not None:
+            asyncio.run(self.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """Most problems in work at once: as given, or twice the generator's concurrency."""
+        if self._active is not None:
+            return self._active
+        if self._engine is None:
+            return 128
+        return 2 * self._engine.gateway.lane("generator").limiter.limit
+
+    def _check(self, problem: Problem) -> None:
+        if self.arm.judge.needs_reference and problem.reference is None:
+            raise UsageError(
+                f"problem {problem.id!r} has no reference, and the judge {self.arm.judge.name!r} needs one: "
+                "pass reference=..., or take a verifier-free judge such as 'majority'"
+            )
+
+    async def _started(self) -> Engine:
+        running = asyncio.get_running_loop()
+        if self._engine is not None and self._engine_loop is not running:
+            if self._engine_loop is not None and not self._engine_loop.is_closed():
+                raise UsageError(
+                    "this HeartLoop is in use by another event loop: close it there first, or make one each"
+                )
+            # The loop it belonged to is gone (an earlier asyncio.run): start again on this one.
+            old, self._engine = self._engine, None
+            with contextlib.suppress(Exception):
+                await old.aclose()
+        if self._engine is None:
+            self._engine = Engine(self._models, journal=self._open_journal(), **self._engine_settings)
+            self._engine_loop = running
+        return self._engine
+
+    def _open_journal(self) -> Journal | None:
+        if self._journal_path is None:
+            return None
+        from heartloop.journal.sqlite import SqliteJournal
+
+        if self._journal_path.exists():
+            journal = SqliteJournal.open(self._journal_path)
+            journal.close_open_reservations()
+            return journal
+        return SqliteJournal.create(self._journal_path, meta={})
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._background is None:
+            self._background = _BackgroundLoop()
+        return self._background.run(work)
+
+
+class _BackgroundLoop:
+    """An event loop in a thread of its own, so that sync calls work where a loop is running already."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="heartloop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def make_problem(
+    question: str | Content, reference: str | None = None, id: str | None = None, kind: str = "auto"
+) -> Problem:
+    """A problem from a question; its id is a hash of the question unless given.
+
+    Raises:
+        UsageError: the question is empty.
+    """
+    if not question or (isinstance(question, str) and not question.strip()):
+        raise UsageError("the question is empty")
+    if id is None:
+        id = hashlib.blake2b(repr(question).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return Problem(id=id, question=question, reference=reference, kind=kind)
+
+
+def _model(given: ModelLike, **by_name: Any) -> Model:
+    if isinstance(given, Model):
+        return given
+    if isinstance(given, str):
+        return Model(name=given, **by_name)
+    return Model(name=given.name, backend=given, concurrency=by_name.get("concurrency"))
+
+
+async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

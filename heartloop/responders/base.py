@@ -1,0 +1,37 @@
+"""How one attempt is made. Strategies don't know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from heartloop.types import Attempt, Cue, Problem
+
+if TYPE_CHECKING:
+    from heartloop.engine.session import Session
+
+__all__ = ["Responder"]
+
+
+class Responder(Protocol):
+    async def respond(
+        self,
+        problem: Problem,
+        history: Sequence[Attempt],
+        session: Session,
+        *,
+        prompt: str,
+        cue: Cue | None,
+        feedback: str | None,
+        round: int,
+    ) -> Attempt:
+        """Make an attempt through ``session.generate``.
+
+        Args:
+            history: the attempts before it on its line, oldest first; empty for a first attempt.
+            prompt: name of the question's template.
+            cue: goes into the feedback, with the template named ``feedback`` (default ``"heart"``).
+            feedback: name of the feedback template; None with an empty history.
+            round: its round, from 1.
+        """
+        ...

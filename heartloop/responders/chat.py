@@ -1,0 +1,140 @@
+"""An attempt as one chat call: the default.
+
+The conversation is the question, then for each earlier round the model's answer and the feedback it got.
+Reasoning is stripped from it. When it overflows the model's context, the policy is, step by step:
+
+1. drop the oldest rounds; the question and the last answer stay;
+2. put the last answer's final line in place of its text;
+3. ask for fewer new tokens, where the backend told how many would fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from heartloop.answers import extract_answer, strip_reasoning
+from heartloop.errors import ContextOverflow
+from heartloop.types import Attempt, Completion, Cue, Message, Problem, Sampling, Usage
+
+if TYPE_CHECKING:
+    from heartloop.engine.session import Session
+
+__all__ = ["ChatResponder", "attempt_from"]
+
+LEAST_NEW_TOKENS = 64
+"""A completion shorter than this is not worth asking for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponder:
+    """See the module."""
+
+    async def respond(
+        self,
+        problem: Problem,
+        history: Sequence[Attempt],
+        session: Session,
+        *,
+        prompt: str,
+        cue: Cue | None,
+        feedback: str | None,
+        round: int,
+    ) -> Attempt:
+        said = ""
+        if history:
+            name = feedback or "heart"
+            said = session.prompts.fill("feedback", name, cue="" if cue is None else cue.text)
+        completion = await self._ask(problem, list(history), said, session, prompt, round)
+        attempt = attempt_from(completion, problem, branch=session.branch_name, round=round)
+        return replace(attempt, cue=cue, feedback=said)
+
+    async def _ask(
+        self, problem: Problem, history: list[Attempt], said: str, session: Session, prompt: str, round: int
+    ) -> Completion:
+        sampling = session.sampling("generator")
+        context = session.context_tokens("generator")
+        shortened = False
+        while True:
+            messages = _conversation(problem, history, said, session, prompt, shortened)
+            room = None
+            if context is not None:
+                room = context - session.prompt_tokens_bound(messages, "generator")
+            if room is None or room >= sampling.max_tokens or _at_its_shortest(history, shortened):
+                asked = _fitted(sampling, room)
+                try:
+                    return await session.generate(messages, sampling=asked, round=round)
+                except ContextOverflow as overflow:
+                    if _at_its_shortest(history, shortened):
+                        fewer = _fewer_tokens(asked, overflow)
+                        if fewer is None:
+                            raise
+                        sampling = fewer
+                        continue
+            if len(history) > 1:
+                del history[0]
+            else:
+                shortened = True
+
+
+def _at_its_shortest(history: Sequence[Attempt], shortened: bool) -> bool:
+    return not history or (len(history) == 1 and shortened)
+
+
+def _fitted(sampling: Sampling, room: int | None) -> Sampling:
+    if room is None or room >= sampling.max_tokens or room < LEAST_NEW_TOKENS:
+        return sampling
+    return replace(sampling, max_tokens=room)
+
+
+def _fewer_tokens(asked: Sampling, overflow: ContextOverflow) -> Sampling | None:
+    if overflow.context_tokens is None or overflow.prompt_tokens is None:
+        return None
+    room = overflow.context_tokens - overflow.prompt_tokens
+    if room < LEAST_NEW_TOKENS or room >= asked.max_tokens:
+        return None
+    return replace(asked, max_tokens=room)
+
+
+def _conversation(
+    problem: Problem,
+    history: Sequence[Attempt],
+    said: str,
+    session: Session,
+    prompt: str,
+    shortened: bool,
+) -> tuple[Message, ...]:
+    prompts = session.prompts
+    messages = [] if prompts.system is None else [Message("system", prompts.system)]
+    for shot in prompts.shots:
+        messages.append(Message("user", prompts.ask(prompt, shot.question)))
+        messages.append(Message("assistant", shot.answer))
+    messages.append(Message("user", prompts.ask(prompt, problem.question)))
+    for position, attempt in enumerate(history):
+        text = attempt.text
+        if shortened:
+            text = f"\\boxed{{{attempt.answer}}}" if attempt.answer else ""
+        messages.append(Message("assistant", text or "(no answer)"))
+        following = history[position + 1].feedback if position + 1 < len(history) else said
+        messages.append(Message("user", following))
+    return tuple(messages)
+
+
+def attempt_from(completion: Completion, problem: Problem, *, branch: str, round: int) -> Attempt:
+    """A completion as an attempt: reasoning taken out of its text, the final answer extracted."""
+    text = strip_reasoning(completion.text)
+    thought = completion.text.removesuffix(text) if text != completion.text else ""
+    reasoning = "\n".join(part for part in (completion.reasoning, thought) if part)
+    answer = extract_answer(text, kind=problem.kind)
+    return Attempt(
+        problem_id=problem.id,
+        branch=branch,
+        round=round,
+        text=text,
+        answer=answer,
+        reasoning=reasoning,
+        finish_reason=completion.finish_reason,
+        model=completion.model,
+        usage=completion.usage or Usage(),
+    )
