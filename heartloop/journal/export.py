@@ -25,8 +25,8 @@ _TIMES = frozenset({"seconds", "at"})
 def canonical(source: JournalQueries | str | os.PathLike[str]) -> Iterator[bytes]:
     """Events and results as JSON lines, each with its newline, in the order of their keys.
 
-    They sort by (arm, problem, branch, kind, ordinal). A result sorts as branch ``""`` and kind ``"result"``. Left out: the order of writing, and every field
-    named ``seconds`` or ``at`` at any depth.
+    They sort by (arm, problem, branch, kind, ordinal); a result as branch ``""`` and kind ``"result"``.
+    Left out: the order of writing, and every field named ``seconds`` or ``at``, at any depth.
 
     Args:
         source: a journal, open for reading or writing, or the path of one.
