@@ -49,13 +49,14 @@ AFFECT_WORDS: frozenset[str] = frozenset(_AFFECT.split())
 DIRECTIVE_WORDS: Mapping[Directive, re.Pattern[str]] = MappingProxyType(
     {
         Directive.CHECK: re.compile(
-            r"\b(?:(?:re|double-)?check(?:s|ing)?|verify|review|inspect|examine|audit|test|search|hunt|comb|scan|"
-            r"(?:re)?trace|proofread|(?:re)?read|look|go (?:over|through|back)|walk|"
-            r"errors?|mistakes?|slips?|faults?|flaws?)\b"
+            r"\b(?:(?:re|double-)?check(?:s|ing)?|verify|review|inspect(?:ion)?|examine|audit|test|search|hunt|"
+            r"comb|scan|confirm|make certain|(?:re)?trace|proofread|(?:re)?read|look(?:ing)?|"
+            r"go (?:over|through|back)|walk|errors?|mistakes?|slips?|faults?|flaws?)\b"
         ),
         Directive.ANOTHER_WAY: re.compile(
             r"\b(?:another|different(?:ly)?|other|new|fresh|afresh|second|alternat(?:iv)?e|separate|unlike|anew|"
-            r"else|instead|unrelated|independent|untried|untested|changed?|switch|distinct)\b"
+            r"else|instead|unrelated|independent|opposite|unfamiliar|unused|untried|untested|changed?|switch|"
+            r"distinct|one of (?:those|them)|not (?:used|tried))\b"
         ),
     }
 )

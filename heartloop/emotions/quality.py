@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from heartloop.emotions.deck import Deck, Entry, asserted_wrongness
 from heartloop.emotions.lexicon import AFFECT_WORDS, DIRECTIVE_WORDS
@@ -24,8 +25,8 @@ NO_SHARED_N = 5
 DISTINCT_GAP = 0.10
 """Relative difference allowed between the cues' and the twins' distinct-n."""
 PHRASES_PER_CELL = 8
-SHARED_TAIL = 3
-"""Words at the end of cue and twin that must be the same: the directive clause, at least its core."""
+SHARED_RUN = 4
+"""Words, one of them asking for the directive, that cue and twin must have in common without a break."""
 
 _WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 _PUNCTUATION = re.compile(r"[^\w\s'-]|(?<!\w)['-]|['-](?!\w)")
@@ -78,12 +79,10 @@ def _pair_laws(entry: Entry, count_tokens: Callable[[str], int]) -> Iterator[Fin
     if affect:
         yield Finding("affect", about, f"the twin says {affect[0]!r}")
     yield from _speech_act(entry)
-    tail = _shared_tail(words(cue), words(twin))
-    if len(tail) < SHARED_TAIL:
-        yield Finding("directive", about, f"cue and twin end alike in {len(tail)} words only")
-    for name, text in (("cue", cue), ("twin", twin)):
-        if not DIRECTIVE_WORDS[entry.cue.directive].search(text.lower()):
-            yield Finding("directive", about, f"the {name} does not ask for {entry.cue.directive.value}")
+    asks = DIRECTIVE_WORDS[entry.cue.directive]
+    if not any(asks.search(" ".join(run)) for run in _shared_runs(words(cue), words(twin))):
+        wanted = entry.cue.directive.value
+        yield Finding("directive", about, f"cue and twin don't share a clause that asks for {wanted}")
 
 
 def _speech_act(entry: Entry) -> Iterator[Finding]:
@@ -109,11 +108,16 @@ def _no_templates(entries: Sequence[Entry]) -> Iterator[Finding]:
 
 
 def _as_varied(entries: Sequence[Entry]) -> Iterator[Finding]:
-    for n in (1, 2, 3):
-        cues = distinct_n([entry.cue.text for entry in entries], n)
-        twins = distinct_n([entry.twin.text for entry in entries], n)
-        if abs(cues - twins) > DISTINCT_GAP * max(cues, twins):
-            yield Finding("variety", (f"distinct-{n}",), f"cues {cues:.3f}, twins {twins:.3f}")
+    """Holds for each speech act by itself too, since a run without mixing sees one of them only."""
+    groups = {"all": list(entries)}
+    for act in SpeechAct:
+        groups[act.value] = [entry for entry in entries if entry.cue.speech_act is act]
+    for name, members in groups.items():
+        for n in (1, 2, 3):
+            cues = distinct_n([entry.cue.text for entry in members], n)
+            twins = distinct_n([entry.twin.text for entry in members], n)
+            if abs(cues - twins) > DISTINCT_GAP * cues:
+                yield Finding("variety", (name, f"distinct-{n}"), f"cues {cues:.3f}, twins {twins:.3f}")
 
 
 def _full_cells(entries: Sequence[Entry]) -> Iterator[Finding]:
@@ -135,10 +139,8 @@ def _grams(tokens: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return (tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 
 
-def _shared_tail(a: Sequence[str], b: Sequence[str]) -> list[str]:
-    tail: list[str] = []
-    for x, y in zip(reversed(a), reversed(b), strict=False):
-        if x != y:
-            break
-        tail.append(x)
-    return tail[::-1]
+def _shared_runs(a: Sequence[str], b: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The runs of at least SHARED_RUN words that stand in both, in the same order."""
+    for block in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
+        if block.size >= SHARED_RUN:
+            yield a[block.a : block.a + block.size]
