@@ -107,12 +107,14 @@ class ConcurrentBranchError(UsageError):
 class BudgetExhausted(HeartLoopError):
     """A limit leaves no room for the call, even if every open reservation were settled at zero.
 
-    ``limit`` names it: ``"tokens"``, ``"calls"``, ``"seconds"`` or ``"usd"``.
+    ``limit`` names it: ``"tokens"``, ``"calls"``, ``"seconds"`` or ``"usd"``; ``account`` whose limit it
+    is: ``"run"``, ``"model NAME"`` or ``"problem ID"``.
     """
 
-    def __init__(self, message: str, *, limit: str) -> None:
+    def __init__(self, message: str, *, limit: str, account: str = "run") -> None:
         super().__init__(message)
         self.limit = limit
+        self.account = account
 
 
 class JournalError(HeartLoopError):

@@ -74,6 +74,7 @@ class Lane:
         self.account = account
         self.limiter = ConcurrencyLimiter(concurrency)
         self.succeeded = False
+        self.closed = False
         self._ledger = ledger
         self._scheduler = scheduler
         self.on_change: Callable[[], None] = self.pump
@@ -135,7 +136,7 @@ class Lane:
 
     def pump(self) -> None:
         """Let go whatever may go now."""
-        if not self._waiting:
+        if not self._waiting or self.closed:
             return
         if self._throttle is not None:
             if self._throttling is None or self._throttling.done():
@@ -160,6 +161,8 @@ class Lane:
 
     def _next(self) -> _Entry | None:
         """Pop the call that may go now, if there is one; end those that never can."""
+        if self.closed:
+            return None
         if not self.limiter.has_room():
             if (pause := self.limiter.paused_for()) > 0:
                 self._wake_in(pause)

@@ -129,7 +129,11 @@ class Engine:
                 raise
             solution = solving.solution(chosen, StopReason.FAILED, f"{type(error).__name__}: {error}")
         solution = await solving.scored(solution)
-        await self.journal.write(solution_to_result(arm.name, solution))
+        exhausted = solving.exhausted
+        ended_by = None if exhausted is None else exhausted.account
+        await self.journal.write(
+            solution_to_result(arm.name, solution, settings=arm.settings, ended_by=ended_by)
+        )
         self._tell(ProblemSolved(arm.name, solution))
         return solution
 

@@ -79,6 +79,13 @@ class Gateway:
         self.journal = journal
         self.retry = retry
         self.in_flight = 0
+        self._idle = asyncio.Event()
+
+    def landed(self) -> None:
+        """A call is no longer in flight."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
 
     def lane(self, name: str) -> Lane:
         try:
@@ -115,6 +122,14 @@ class Gateway:
                 raise BackendUnreachable(f"{error} (tried {tries.made} times)") from error
         finally:
             tries.drop_held()
+
+    async def drain(self) -> None:
+        """Let no further call leave; returns when those in flight have been answered and recorded."""
+        for lane in self.lanes.values():
+            lane.closed = True
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def aclose(self) -> None:
         for lane in self.lanes.values():
@@ -169,8 +184,8 @@ class _Tries:
             self._settle(reservation, "assumed" if sent else "released", reason=type(error).__name__)
             raise
         finally:
-            self.gateway.in_flight -= 1
             lane.release()
+            self.gateway.landed()
         lane.succeeded = True
         data: dict[str, Any] = {
             "request": request_to_dict(call.request),

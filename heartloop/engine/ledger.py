@@ -209,7 +209,9 @@ def exhausted(account: Account, limit: str, cost: Spend) -> BudgetExhausted:
     """The error for a call that no longer fits ``account``'s ``limit``, with the figures in words."""
     if limit == "seconds":
         return BudgetExhausted(
-            f"the {account.name}'s budget of {account.budget.seconds:g} seconds has passed", limit=limit
+            f"the {account.name}'s budget of {account.budget.seconds:g} seconds has passed",
+            limit=limit,
+            account=account.name,
         )
     budget = getattr(account.budget, limit)
     charged = getattr(account.charged, limit)
@@ -217,4 +219,5 @@ def exhausted(account: Account, limit: str, cost: Spend) -> BudgetExhausted:
         f"the {account.name}'s budget of {budget:,} {limit} has {budget - (charged or 0):,} left, and the "
         f"next call may need {getattr(cost, limit):,}",
         limit=limit,
+        account=account.name,
     )

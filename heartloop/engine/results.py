@@ -46,7 +46,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a problem of one arm ended with, as read from the journal."""
+    """What a problem of one arm ended with, as read from the journal.
+
+    Attributes:
+        rows: one for each attempt.
+        chosen: branch and round of the chosen attempt; a synthesised one is in it whole.
+        ended_by: where the budget ended it: the account whose limit it was (``"run"``, ...).
+        settings: fingerprint of the arm's settings.
+    """
 
     arm: str
     problem_id: str
@@ -59,13 +66,17 @@ class Outcome:
     verdict: Verdict | None
     rows: tuple[Row, ...]
     chosen: dict[str, Any] | None
+    ended_by: str | None = None
+    settings: str = ""
 
     @property
     def correct(self) -> bool | None:
         return None if self.verdict is None else self.verdict.correct
 
 
-def solution_to_result(arm: str, solution: Solution) -> Result:
+def solution_to_result(
+    arm: str, solution: Solution, *, settings: str = "", ended_by: str | None = None
+) -> Result:
     """The journal's record of a finished problem."""
     data: dict[str, Any] = {
         "answer": solution.answer,
@@ -74,6 +85,10 @@ def solution_to_result(arm: str, solution: Solution) -> Result:
         "calls": solution.calls,
         "attempts": [_row_to_dict(attempt) for attempt in solution.attempts],
     }
+    if settings:
+        data["settings"] = settings
+    if ended_by is not None:
+        data["ended_by"] = ended_by
     if solution.error is not None:
         data["error"] = solution.error
     if solution.verdict is not None:
@@ -117,4 +132,6 @@ def outcome_of(result: Result) -> Outcome:
         verdict=None if verdict is None else verdict_from_dict(verdict),
         rows=tuple(Row(**row) for row in data.get("attempts", ())),
         chosen=data.get("chosen"),
+        ended_by=data.get("ended_by"),
+        settings=data.get("settings", ""),
     )

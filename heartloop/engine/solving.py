@@ -51,6 +51,7 @@ class Arm:
         scorer: says of every answer, after the problem has ended, whether it is right; None to leave
             that out. What it says never reaches strategy or judge.
         models: role ("judge", "synthesiser") to model name, where it is not the generator's.
+        settings: kept with each result, to see on resume whether the arm has changed since.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Arm:
     gating: bool = True
     scorer: Scorer | None = None
     models: dict[str, str] = field(default_factory=dict)
+    settings: str = ""
 
 
 class Solving:

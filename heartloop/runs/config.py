@@ -1,0 +1,184 @@
+"""All that decides what a run does, as data: kept in its journal, read back on resume."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import blake2b
+from typing import Any, Self, TypeVar
+
+import orjson
+
+from heartloop.engine.dispatch import Price
+from heartloop.engine.models import Model
+from heartloop.engine.solving import Arm
+from heartloop.errors import JournalCorrupt, UsageError
+from heartloop.judges import judge_from_name
+from heartloop.judges.verifying import score
+from heartloop.responders.chat import ChatResponder
+from heartloop.strategies import strategy_from_name
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import Budget, Sampling
+
+__all__ = ["ArmConfig", "ModelConfig", "RunConfig"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model as a run file or the command line gives it; see :class:`heartloop.Model`."""
+
+    name: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    temperature: float | None = 0.7
+    top_p: float | None = None
+    max_tokens: int = 2048
+    concurrency: int | None = None
+    requests_per_minute: float | None = None
+    attempt_timeout: float = 600.0
+    price: tuple[float, float] | None = None
+    context_tokens: int | None = None
+    budget: Budget = Budget()
+    slots: int | None = None
+
+    def model(self) -> Model:
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
+        options: dict[str, Any] = {}
+        if self.slots is not None:
+            options["slots"] = self.slots
+        return Model(
+            name=self.name,
+            base_url=self.base_url,
+            api_key_env=self.api_key_env,
+            sampling=sampling,
+            concurrency=self.concurrency,
+            requests_per_minute=self.requests_per_minute,
+            attempt_timeout=self.attempt_timeout,
+            price=None if self.price is None else Price(*self.price),
+            budget=self.budget,
+            context_tokens=self.context_tokens,
+            options=options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArmConfig:
+    """One strategy with its judge. ``name`` is part of every key in the journal."""
+
+    name: str
+    strategy: str = "heart"
+    judge: str = "majority"
+    max_rounds: int = 6
+    width: int = 1
+    rotation: str = "alternating"
+    deck: str | None = None
+    stable_rounds: int | None = None
+    score_after: bool = False
+
+    def fingerprint(self) -> str:
+        """Changes when a finished problem would have to be looked at again."""
+        return blake2b(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+    def arm(self, prompts: Prompts, models: dict[str, ModelConfig]) -> Arm:
+        """The arm itself.
+
+        Raises:
+            UnknownName, UsageError, DataError: settings that name nothing or can't work.
+        """
+        options: dict[str, Any] = {}
+        if self.deck is not None:
+            from heartloop.emotions import Deck
+
+            options["deck"] = Deck.load(self.deck)
+        strategy = strategy_from_name(
+            self.strategy,
+            max_rounds=self.max_rounds,
+            width=self.width,
+            rotation=self.rotation,
+            stable_rounds=self.stable_rounds,
+            **options,
+        )
+        judge = judge_from_name(self.judge)
+        if self.score_after and not judge.needs_reference:
+            raise UsageError(
+                f"--score-after goes with an oracle; the judge {self.judge!r} looks at all rounds anyway"
+            )
+        return Arm(
+            name=self.name,
+            strategy=strategy,
+            judge=judge,
+            responder=ChatResponder(),
+            prompts=prompts,
+            gating=not self.score_after,
+            scorer=score,
+            models={role: role for role in models if role != "generator"},
+            settings=self.fingerprint(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """A whole run.
+
+    Attributes:
+        models: by role; ``"generator"`` is needed, ``"judge"`` and ``"synthesiser"`` default to it.
+        arms: columns of the comparison.
+        budget, problem_budget: limits of the run and of each problem of each arm.
+        share_first: first attempts that arms make alike are made once.
+        active: most problems in work at once; None: twice the generator's concurrency.
+        data: where the problems came from, for a person to read.
+    """
+
+    models: dict[str, ModelConfig]
+    arms: tuple[ArmConfig, ...]
+    seed: int = 0
+    budget: Budget = Budget()
+    problem_budget: Budget = Budget()
+    prompts: dict[str, Any] = field(default_factory=lambda: Prompts.default().as_dict())
+    scheduler: str = "breadth_first"
+    retries: int = 5
+    share_first: bool = False
+    active: int | None = None
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        if "generator" not in self.models:
+            raise UsageError("a run needs a model in the role 'generator'")
+        names = [arm.name for arm in self.arms]
+        if not names or len(set(names)) < len(names):
+            raise UsageError("a run needs at least one arm, and arms need different names")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready. Holds no key: only the name of the variable that does."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            JournalCorrupt: it is not what :meth:`to_dict` writes.
+        """
+        try:
+            models = {role: _made(ModelConfig, given) for role, given in data["models"].items()}
+            models = {
+                role: replace(
+                    model,
+                    budget=_made(Budget, model.budget),
+                    price=None if model.price is None else (model.price[0], model.price[1]),
+                )
+                for role, model in models.items()
+            }
+            arms = tuple(_made(ArmConfig, given) for given in data["arms"])
+            rest = {key: value for key, value in data.items() if key not in ("models", "arms")}
+            for name in ("budget", "problem_budget"):
+                rest[name] = _made(Budget, rest[name])
+            known = {f.name for f in fields(cls)}
+            return cls(models=models, arms=arms, **{k: v for k, v in rest.items() if k in known})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise JournalCorrupt(f"the run's settings can't be read: {error!r}") from error
+
+
+def _made(kind: type[T], data: Any) -> T:
+    return data if isinstance(data, kind) else kind(**data)

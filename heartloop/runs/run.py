@@ -1,0 +1,302 @@
+"""A run: many problems, one or more arms, one folder with everything in it.
+
+The folder holds ``journal.sqlite`` (problems, settings, events, charges, results) and, once a process has
+ended in good order, ``summary.json``. Nothing else is needed to resume, not even the data file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from heartloop.engine.engine import Engine
+from heartloop.engine.events import LoopEvent, ProblemSolved
+from heartloop.engine.results import outcome_of
+from heartloop.engine.retry import RetryPolicy
+from heartloop.engine.scheduler import scheduler_from_name
+from heartloop.engine.solving import Arm
+from heartloop.errors import JournalError, UsageError
+from heartloop.journal.sqlite import SqliteJournal
+from heartloop.runs.config import RunConfig
+from heartloop.runs.summary import Summary, summarise
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import Problem, Solution, StopReason
+
+__all__ = ["JOURNAL_NAME", "Live", "Run", "journal_in"]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL_NAME = "journal.sqlite"
+SUMMARY_NAME = "summary.json"
+
+
+def journal_in(folder: str | Path) -> Path:
+    """Path of the journal of the run in ``folder``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(folder) / JOURNAL_NAME
+    if not path.exists():
+        raise UsageError(f"{folder}: no run here (no {JOURNAL_NAME})")
+    return path
+
+
+@dataclass(slots=True)
+class Live:
+    """Figures of a run at work, for a progress bar; read whenever one likes.
+
+    Attributes:
+        total: problems times arms; done: those that have ended, earlier processes included.
+        scored, right: ended ones whose answer has a verdict, and those found right.
+        replaying: nothing was sent yet (a resumed run reads its journal).
+    """
+
+    total: int = 0
+    done: int = 0
+    scored: int = 0
+    right: int = 0
+    failed: int = 0
+    done_here: int = 0
+    calls: int = 0
+    tokens: int = 0
+    usd: float | None = 0.0
+    in_flight: int = 0
+    draining: bool = False
+    by_arm: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Run:
+    """One run, opened for writing. ``execute`` works on what is not finished.
+
+    Use :meth:`create` or :meth:`open`; close with :meth:`close`, or as a context manager.
+    """
+
+    def __init__(self, folder: Path, journal: SqliteJournal, config: RunConfig) -> None:
+        self.folder = folder
+        self.journal = journal
+        self.config = config
+        self.live = Live()
+        self._engine: Engine | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        self._draining: asyncio.Task[None] | None = None
+        self.interrupted = False
+
+    @classmethod
+    def create(cls, folder: str | Path, config: RunConfig, problems: Iterable[Problem]) -> Self:
+        """A new run; ``problems`` are stored with it, all or none.
+
+        Raises:
+            UsageError: there is a run in ``folder`` already.
+            DataError: whatever reading ``problems`` raises; then nothing is left behind.
+            JournalError: the folder can't be written.
+        """
+        folder = Path(folder)
+        path = folder / JOURNAL_NAME
+        if path.exists():
+            raise UsageError(f"{folder}: holds a run already; go on with `heartloop resume {folder}`")
+        for arm in config.arms:  # names and settings are checked before anything is written
+            arm.arm(Prompts.from_dict(config.prompts), config.models)
+        fresh = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"{folder}: can't make the run's folder: {error.strerror}") from error
+        journal = SqliteJournal.create(path, meta={"config": config.to_dict()})
+        try:
+            journal.add_problems(problems)
+        except BaseException:
+            journal.close()
+            for leftover in folder.glob(JOURNAL_NAME + "*"):
+                leftover.unlink()
+            if fresh:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+        return cls(folder, journal, config)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """A run that was created before.
+
+        Raises:
+            UsageError: there is none.
+            JournalError: it is damaged, of a newer version, or being written by another process.
+        """
+        journal = SqliteJournal.open(journal_in(folder))
+        try:
+            config = RunConfig.from_dict(journal.meta.get("config", {}))
+        except BaseException:
+            journal.close()
+            raise
+        return cls(Path(folder), journal, config)
+
+    def extend(self, config: RunConfig, problems: Iterable[Problem] = ()) -> None:
+        """Go on with other settings, and with further problems.
+
+        Raises:
+            UsageError: fewer rounds or another width than before, another seed or other prompts.
+        """
+        for old, new in zip(self.config.arms, config.arms, strict=True):
+            if new.max_rounds < old.max_rounds or new.width < old.width:
+                raise UsageError("a run's rounds and width can be raised on resume, not lowered")
+            if (new.name, new.strategy, new.judge) != (old.name, old.strategy, old.judge):
+                raise UsageError("a run's strategy and judge can't be changed; start a new run")
+        if (config.seed, config.prompts) != (self.config.seed, self.config.prompts):
+            raise UsageError("a run's seed and prompts can't be changed; start a new run")
+        self.journal.add_problems(problems)
+        self.journal.set_meta("config", config.to_dict())
+        self.config = config
+
+    # --- work -----------------------------------------------------------------------------------------
+
+    async def execute(self, on_event: Callable[[LoopEvent], None] | None = None) -> Summary:
+        """Work on every problem that is not finished; returns when all have ended, or are interrupted.
+
+        Raises:
+            BackendError: every call fails alike (bad key, unknown model, nobody there). The run stays
+                resumable.
+            JournalError: the journal can't be written.
+        """
+        config = self.config
+        prompts = Prompts.from_dict(config.prompts)
+        arms = [arm.arm(prompts, config.models) for arm in config.arms]
+        self.journal.close_open_reservations()
+        engine = self._engine = Engine(
+            {role: model.model() for role, model in config.models.items()},
+            journal=self.journal,
+            budget=config.budget,
+            problem_budget=config.problem_budget,
+            seed=config.seed,
+            scheduler=scheduler_from_name(config.scheduler),
+            retry=RetryPolicy(attempts=config.retries + 1),
+            share_first=config.share_first,
+            elapsed_before=self.journal.elapsed_before(),
+        )
+        engine.observers.append(self._count)
+        if on_event is not None:
+            engine.observers.append(on_event)
+        self.live = Live(total=self.journal.count_problems() * len(arms))
+        active = config.active or 2 * engine.gateway.lane("generator").limiter.limit
+        pending = self._pending(arms, engine)
+        failure: list[BaseException] = []
+
+        async def work() -> None:
+            for problem, arm in pending:
+                if self.interrupted or engine.ended_by is not None:
+                    return
+                try:
+                    await engine.solve(problem, arm)
+                except Exception as error:
+                    failure.append(error)
+                    self._cancel_workers()
+                    return
+
+        try:
+            self._workers = {asyncio.create_task(work()) for _ in range(active)}
+            await asyncio.wait(self._workers)
+        finally:
+            self._cancel_workers()
+            if self._workers:
+                await asyncio.wait(self._workers)
+            if self._draining is not None:
+                self._draining.cancel()
+            await engine.gateway.aclose()
+        if failure:
+            raise failure[0]
+        summary = await asyncio.to_thread(self.summary)
+        self._write_summary(summary)
+        if engine.ended_by is not None:
+            raise engine.ended_by
+        return summary
+
+    def drain(self) -> None:
+        """Start nothing more; end when the calls in flight have been answered. Call from the loop."""
+        self.interrupted = self.live.draining = True
+        if self._engine is not None and self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(self._engine))
+
+    def cancel(self) -> None:
+        """End at once; calls in flight are cancelled and charged as assumed. Call from the loop."""
+        self.interrupted = True
+        self._cancel_workers()
+
+    async def _drain(self, engine: Engine) -> None:
+        await engine.gateway.drain()
+        self._cancel_workers()
+
+    def _cancel_workers(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+
+    def _pending(self, arms: list[Arm], engine: Engine) -> Iterator[tuple[Problem, Arm]]:
+        """Problems to work on, in the data's order, arms of one problem side by side."""
+        previous: str | None = None
+        for _, problem in self.journal.iter_problems():
+            if previous is not None and self.config.share_first:
+                engine.forget_shared([previous])
+            previous = None
+            for arm in arms:
+                result = self.journal.result(arm.name, problem.id)
+                if result is not None and result.status == "done":
+                    outcome = outcome_of(result)
+                    if outcome.settings == arm.settings or outcome.stop_reason is StopReason.VERIFIED:
+                        self._add(arm.name, outcome.correct, failed=False)
+                        continue
+                yield problem, arm
+
+    # --- figures ----------------------------------------------------------------------------------------
+
+    def _count(self, event: LoopEvent) -> None:
+        if isinstance(event, ProblemSolved):
+            solution: Solution = event.solution
+            self.live.done_here += 1
+            self._add(event.arm, solution.correct, failed=solution.stop_reason is StopReason.FAILED)
+
+    def _add(self, arm: str, correct: bool | None, *, failed: bool) -> None:
+        live = self.live
+        live.done += 1
+        live.failed += failed
+        if correct is not None:
+            live.scored += 1
+            live.right += correct
+            counts = live.by_arm.setdefault(arm, [0, 0])
+            counts[0] += correct
+            counts[1] += 1
+
+    def refresh(self) -> Live:
+        """The live figures, brought up to date."""
+        engine, live = self._engine, self.live
+        if engine is not None:
+            charged = engine.ledger.run.charged
+            live.calls, live.tokens, live.usd = charged.calls, charged.tokens, charged.usd
+            live.in_flight = engine.gateway.in_flight
+        return live
+
+    def summary(self) -> Summary:
+        """What the journal says of the run so far."""
+        return summarise(self.journal, self.config, interrupted=self.interrupted)
+
+    def _write_summary(self, summary: Summary) -> None:
+        text = orjson.dumps(summary.to_dict(), option=orjson.OPT_INDENT_2)
+        try:
+            (self.folder / SUMMARY_NAME).write_bytes(text + b"\n")
+        except OSError as error:
+            logger.warning("%s: the summary could not be written: %s", self.folder, error)
+
+    def close(self) -> None:
+        """Flush and release the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,215 @@
+"""A run in one page of figures, from its journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from heartloop.engine.results import Outcome, outcome_of
+from heartloop.journal.queries import JournalQueries
+from heartloop.journal.records import Charge
+from heartloop.runs.config import RunConfig
+from heartloop.runs.intervals import wilson
+from heartloop.types import StopReason
+
+__all__ = ["ArmSummary", "Summary", "outcomes", "summarise"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm.
+
+    Attributes:
+        finished: problems that have a result (failed ones too).
+        scored: those whose final answer has a verdict; solved: those found right.
+        interval: 95% Wilson interval of solved / scored.
+        by_round: for each round, (problems right at the end of that round, problems scored): the answer of
+            a problem at a round is its last one made by then (right if any line's last answer is).
+        wrong_to_right, right_to_wrong: answers that changed between neighbouring rounds of a line.
+    """
+
+    name: str
+    finished: int
+    scored: int
+    solved: int
+    interval: tuple[float, float] | None
+    by_round: tuple[tuple[int, int], ...]
+    wrong_to_right: int
+    right_to_wrong: int
+    stop_reasons: dict[str, int]
+    tokens: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All arms together, and what was spent."""
+
+    problems: int
+    arms: tuple[ArmSummary, ...]
+    confirmed: Charge
+    assumed: Charge
+    released_calls: int
+    seconds: float
+    failures: tuple[tuple[str, str, str], ...]
+    budget_ended: bool
+    interrupted: bool
+
+    @property
+    def pending(self) -> int:
+        return self.problems * len(self.arms) - sum(arm.finished for arm in self.arms)
+
+    @property
+    def usd(self) -> float | None:
+        parts = (self.confirmed.usd, self.assumed.usd)
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints. Cost is in US dollars, null where a price is unknown."""
+        stop_reasons: Counter[str] = Counter()
+        for arm in self.arms:
+            stop_reasons.update(arm.stop_reasons)
+        scored = sum(arm.scored for arm in self.arms)
+        solved = sum(arm.solved for arm in self.arms)
+        interval = wilson(solved, scored)
+        return {
+            "problems": self.problems,
+            "finished": sum(arm.finished for arm in self.arms),
+            "pending": self.pending,
+            "scored": scored,
+            "solved": solved,
+            "accuracy": solved / scored if scored else None,
+            "accuracy_interval_95": None if interval is None else list(interval),
+            "calls": self.confirmed.calls + self.assumed.calls + self.released_calls,
+            "prompt_tokens": {
+                "confirmed": self.confirmed.usage.prompt_tokens,
+                "assumed": self.assumed.usage.prompt_tokens,
+            },
+            "completion_tokens": {
+                "confirmed": self.confirmed.usage.completion_tokens,
+                "assumed": self.assumed.usage.completion_tokens,
+            },
+            "reasoning_tokens": self.confirmed.usage.reasoning_tokens,
+            "cached_tokens": self.confirmed.usage.cached_tokens,
+            "tokens": {"confirmed": self.confirmed.tokens, "assumed": self.assumed.tokens},
+            "cost_usd": self.usd,
+            "wall_seconds": round(self.seconds, 3),
+            "stop_reasons": dict(stop_reasons),
+            "failures": [
+                {"arm": arm, "problem": problem, "error": error} for arm, problem, error in self.failures
+            ],
+            "budget_ended": self.budget_ended,
+            "interrupted": self.interrupted,
+            "arms": [_arm_to_dict(arm) for arm in self.arms],
+        }
+
+
+def _arm_to_dict(arm: ArmSummary) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "finished": arm.finished,
+        "scored": arm.scored,
+        "solved": arm.solved,
+        "accuracy": arm.solved / arm.scored if arm.scored else None,
+        "accuracy_interval_95": None if arm.interval is None else list(arm.interval),
+        "by_round": [{"right": right, "scored": scored} for right, scored in arm.by_round],
+        "wrong_to_right": arm.wrong_to_right,
+        "right_to_wrong": arm.right_to_wrong,
+        "stop_reasons": arm.stop_reasons,
+        "tokens": arm.tokens,
+        "calls": arm.calls,
+    }
+
+
+def outcomes(journal: JournalQueries, arm: str) -> list[Outcome]:
+    """All results of one arm."""
+    return [outcome_of(result) for result in journal.results(arm)]
+
+
+def summarise(journal: JournalQueries, config: RunConfig, *, interrupted: bool = False) -> Summary:
+    """The summary of a run from its journal (a reader or a writer)."""
+    arms = []
+    failures: list[tuple[str, str, str]] = []
+    budget_ended = False
+    for arm in config.arms:
+        found = outcomes(journal, arm.name)
+        arms.append(_arm(arm.name, found))
+        for outcome in found:
+            if outcome.stop_reason is StopReason.FAILED:
+                failures.append((arm.name, outcome.problem_id, outcome.error or "unknown"))
+            by_problem = (outcome.ended_by or "").startswith("problem")
+            budget_ended |= outcome.stop_reason is StopReason.BUDGET and not by_problem
+    totals = journal.charges()
+    return Summary(
+        problems=journal.count_problems(),
+        arms=tuple(arms),
+        confirmed=totals.confirmed,
+        assumed=totals.assumed,
+        released_calls=totals.released.calls,
+        seconds=journal.elapsed_before(),
+        failures=tuple(failures),
+        budget_ended=budget_ended,
+        interrupted=interrupted,
+    )
+
+
+def _arm(name: str, found: list[Outcome]) -> ArmSummary:
+    scored = [outcome for outcome in found if outcome.correct is not None]
+    solved = sum(bool(outcome.correct) for outcome in scored)
+    gained = lost = 0
+    for outcome in found:
+        up, down = _flips(outcome)
+        gained, lost = gained + up, lost + down
+    stop_reasons = Counter(outcome.stop_reason.value for outcome in found)
+    return ArmSummary(
+        name=name,
+        finished=len(found),
+        scored=len(scored),
+        solved=solved,
+        interval=wilson(solved, len(scored)),
+        by_round=_by_round(found),
+        wrong_to_right=gained,
+        right_to_wrong=lost,
+        stop_reasons=dict(stop_reasons),
+        tokens=sum(outcome.usage.total_tokens for outcome in found),
+        calls=sum(outcome.calls for outcome in found),
+    )
+
+
+def _lines(outcome: Outcome) -> dict[str, list[bool | None]]:
+    """Correctness along each line: lines that branch off start with the first attempt."""
+    lines: dict[str, list[bool | None]] = {}
+    first = [row.correct for row in outcome.rows if row.round == 1 and row.branch == "0"]
+    for row in outcome.rows:
+        start = list(first) if row.round == 2 and row.branch not in lines else []
+        lines.setdefault(row.branch, start).append(row.correct)
+    return lines
+
+
+def _flips(outcome: Outcome) -> tuple[int, int]:
+    gained = lost = 0
+    for line in _lines(outcome).values():
+        for before, after in pairwise(line):
+            gained += before is False and after is True
+            lost += before is True and after is False
+    return gained, lost
+
+
+def _by_round(found: list[Outcome]) -> tuple[tuple[int, int], ...]:
+    rounds = max((row.round for outcome in found for row in outcome.rows), default=0)
+    right, scored = [0] * rounds, [0] * rounds
+    for outcome in found:
+        last: dict[str, bool | None] = {}
+        by_round: dict[int, dict[str, bool | None]] = {}
+        for row in outcome.rows:
+            by_round.setdefault(row.round, {})[row.branch] = row.correct
+        if not any(correct is not None for made in by_round.values() for correct in made.values()):
+            continue
+        for number in range(1, rounds + 1):
+            # A problem that stopped early keeps its last answers.
+            last = by_round.get(number, last)
+            scored[number - 1] += 1
+            right[number - 1] += any(last.values())
+    return tuple(zip(right, scored, strict=True))
