@@ -1,0 +1,525 @@
+"""The command line. Options are read here; the work is elsewhere.
+
+Exit codes: 0 done, 1 failed (or some problem did), 2 bad usage, 3 the budget ended first, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from heartloop import __version__
+from heartloop.errors import HeartLoopError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from heartloop.runs.summary import Summary
+
+__all__ = ["app", "main"]
+
+DONE, FAILED, USAGE, BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="heartloop",
+    help="Test-time scaling of language models with HEART loops: answer, judge, and try again.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# --- options that several commands share ---------------------------------------------------------------
+
+_MODEL = typer.Option(
+    "--model", "-m", help="local/smollm2-135m, openai/NAME, or a name that --base-url serves."
+)
+Model = Annotated[str, _MODEL]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+]
+ApiKeyEnv = Annotated[str | None, typer.Option(help="Variable that holds the key. Default: OPENAI_API_KEY.")]
+Strategy = Annotated[
+    str,
+    typer.Option("--strategy", "-s", help="heart, self_reflection, resample, chain_of_thought, single_pass."),
+]
+Judge = Annotated[str, typer.Option("--judge", "-j", help="oracle, majority or synthesis.")]
+MaxRounds = Annotated[int, typer.Option(min=1, help="Rounds in all, the first attempt included.")]
+Width = Annotated[int, typer.Option(min=1, help="Branches side by side in each round.")]
+Rotation = Annotated[
+    str,
+    typer.Option(
+        help="alternating[:negative|:positive|:random], round_robin, pair:A,B, fixed:A, random, or "
+        "neutral[:ROTATION] for the affect-free twins; @mild, @moderate or @strong may follow."
+    ),
+]
+Stable = Annotated[int | None, typer.Option(min=2, help="Stop when this many answers in a row agree.")]
+ScoreAfter = Annotated[
+    bool, typer.Option("--score-after", help="Oracle: run all rounds, score them afterwards.")
+]
+Temperature = Annotated[float, typer.Option(min=0.0)]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")]
+ContextTokens = Annotated[
+    int | None, typer.Option(min=1, help="The model's context length, if it doesn't tell.")
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency", "-c", min=1, help="Calls at once. Default: 64, or the embedded model's slots."
+    ),
+]
+Rpm = Annotated[float | None, typer.Option(help="Requests a minute.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds one try of a call may take.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further tries of a failed call.")]
+BudgetTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens, prompt and completion together.")]
+BudgetCalls = Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")]
+BudgetSeconds = Annotated[float | None, typer.Option(help="Most seconds.")]
+BudgetUsd = Annotated[float | None, typer.Option(help="Most US dollars; needs --price.")]
+Price = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="US dollars per million prompt and completion tokens.", metavar="PROMPT COMPLETION"),
+]
+Seed = Annotated[int, typer.Option(help="Every random choice derives from it.")]
+Prompts = Annotated[Path | None, typer.Option(help="TOML file with other wording for the prompts.")]
+Deck = Annotated[Path | None, typer.Option(help="JSON lines with other wording for the cues.")]
+Shots = Annotated[
+    str | None,
+    typer.Option(help="Worked examples before each question: a number of our own, or a JSONL file."),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="Another model for the judge's calls (same server).")]
+SynthesiserModel = Annotated[str | None, typer.Option(help="Another model for the synthesis (same server).")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"heartloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- commands ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def solve(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: Model = "local/smollm2-135m",
+    reference: Annotated[
+        str | None, typer.Option(help="The right answer, for the oracle or for scoring.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="How answers are compared: auto, math, number, choice, text.")
+    ] = "auto",
+    strategy: Strategy = "heart",
+    judge: Annotated[
+        str | None, typer.Option("--judge", "-j", help="Default: oracle with --reference, else majority.")
+    ] = None,
+    max_rounds: MaxRounds = 6,
+    width: Width = 1,
+    rotation: Rotation = "alternating",
+    deck: Deck = None,
+    stable_rounds: Stable = None,
+    score_after: ScoreAfter = False,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    temperature: Temperature = 0.7,
+    max_tokens: MaxTokens = 1024,
+    context_tokens: ContextTokens = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = 600.0,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    budget_seconds: BudgetSeconds = None,
+    seed: Seed = 0,
+    prompts: Prompts = None,
+    shots: Shots = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="The answer alone, without the rounds.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Answer one question, and show the rounds."""
+    from heartloop.loop import HeartLoop
+    from heartloop.runs.commands import make_model, make_prompts, solution_to_json
+    from heartloop.runs.show import show_solution
+    from heartloop.strategies import strategy_from_name
+    from heartloop.types import Budget
+
+    _logging(verbose)
+    if question == "-":
+        question = sys.stdin.read()
+    options: dict[str, Any] = {}
+    if deck is not None:
+        from heartloop.emotions import Deck as DeckOfCues
+
+        options["deck"] = DeckOfCues.load(deck)
+    loop = HeartLoop(
+        make_model(
+            model,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            context_tokens=context_tokens,
+            concurrency=concurrency,
+            attempt_timeout=timeout,
+        ).model(),
+        judge=judge or ("majority" if reference is None else "oracle"),
+        strategy=strategy_from_name(
+            strategy,
+            max_rounds=max_rounds,
+            width=width,
+            rotation=rotation,
+            stable_rounds=stable_rounds,
+            **options,
+        ),
+        score_after=score_after,
+        budget=Budget(tokens=budget_tokens, calls=budget_calls, seconds=budget_seconds),
+        prompts=make_prompts(prompts, shots),
+        seed=seed,
+    )
+    with loop:
+        solution = loop.solve_sync(question, reference, kind=kind)
+    if json:
+        _print_json(solution_to_json(solution))
+    else:
+        show_solution(solution, _console(), verbose=not quiet)
+    stopped = solution.stop_reason.value
+    raise typer.Exit({"failed": FAILED, "budget": BUDGET}.get(stopped, DONE))
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="JSON lines with id, question and answer.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the run; must not hold one yet.")],
+    id_field: Annotated[
+        str, typer.Option(help="Field with the id; the line's number where it is missing.")
+    ] = "id",
+    question_field: Annotated[str, typer.Option(help="Field with the question.")] = "question",
+    answer_field: Annotated[str, typer.Option(help="Field with the reference answer.")] = "answer",
+    kind: Annotated[
+        str, typer.Option(help="How answers are compared: auto, math, number, choice, text.")
+    ] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken lines out.")] = False,
+    strategy: Strategy = "heart",
+    judge: Judge = "majority",
+    max_rounds: MaxRounds = 6,
+    width: Width = 1,
+    rotation: Rotation = "alternating",
+    deck: Deck = None,
+    stable_rounds: Stable = None,
+    score_after: ScoreAfter = False,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    judge_model: JudgeModel = None,
+    synthesiser_model: SynthesiserModel = None,
+    temperature: Temperature = 0.7,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    max_tokens: MaxTokens = 1024,
+    context_tokens: ContextTokens = None,
+    concurrency: Concurrency = None,
+    active: Annotated[
+        int | None, typer.Option(min=1, help="Problems in work at once. Default: twice the concurrency.")
+    ] = None,
+    requests_per_minute: Rpm = None,
+    timeout: Timeout = 600.0,
+    retries: Retries = 5,
+    scheduler: Annotated[str, typer.Option(help="breadth_first or depth_first.")] = "breadth_first",
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    budget_seconds: BudgetSeconds = None,
+    budget_usd: BudgetUsd = None,
+    problem_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")] = None,
+    problem_calls: Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")] = None,
+    price: Price = None,
+    seed: Seed = 0,
+    prompts: Prompts = None,
+    shots: Shots = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the exact prompts and the most it can cost; send nothing.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a strategy over a file of problems; resumable at any moment."""
+    from heartloop.runs.commands import make_model, make_prompts, preview, read, start
+    from heartloop.runs.config import ArmConfig, RunConfig
+    from heartloop.runs.data import Fields
+    from heartloop.types import Budget
+
+    _logging(verbose)
+    shared = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "context_tokens": context_tokens,
+        "concurrency": concurrency,
+        "requests_per_minute": requests_per_minute,
+        "attempt_timeout": timeout,
+        "price": price,
+    }
+    models = {"generator": make_model(model, **shared)}
+    for role, name in (("judge", judge_model), ("synthesiser", synthesiser_model)):
+        if name is not None:
+            models[role] = make_model(name, **shared)
+    config = RunConfig(
+        models=models,
+        arms=(
+            ArmConfig(
+                name=strategy,
+                strategy=strategy,
+                judge=judge,
+                max_rounds=max_rounds,
+                width=width,
+                rotation=rotation,
+                deck=None if deck is None else str(deck),
+                stable_rounds=stable_rounds,
+                score_after=score_after,
+            ),
+        ),
+        seed=seed,
+        budget=Budget(budget_tokens, budget_calls, budget_seconds, budget_usd),
+        problem_budget=Budget(problem_tokens, problem_calls),
+        prompts=make_prompts(prompts, shots).as_dict(),
+        scheduler=scheduler,
+        retries=retries,
+        active=active,
+        data=str(data),
+    )
+    problems = read(
+        data,
+        Fields(id_field, question_field, answer_field, kind),
+        limit=limit,
+        config=config,
+        skip_bad=skip_bad,
+        console=_console(stderr=True),
+    )
+    if dry_run:
+        preview(config, problems, None if json else _console(), _print_json)
+        return
+    _finish(start(out, config, problems, _console(stderr=True)), json, out)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    max_rounds: Annotated[int | None, typer.Option(min=1, help="More rounds.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="More branches.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Further problems, as JSON lines with other ids.")] = None,
+    id_field: Annotated[str, typer.Option(help="Field with the id.")] = "id",
+    question_field: Annotated[str, typer.Option(help="Field with the question.")] = "question",
+    answer_field: Annotated[str, typer.Option(help="Field with the reference answer.")] = "answer",
+    kind: Annotated[str, typer.Option(help="How answers are compared.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --data.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken lines out.")] = False,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    concurrency: Concurrency = None,
+    active: Annotated[int | None, typer.Option(min=1, help="Problems in work at once.")] = None,
+    requests_per_minute: Rpm = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds one try of a call may take.")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(min=0, help="Further tries of a failed call.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    budget_seconds: BudgetSeconds = None,
+    budget_usd: BudgetUsd = None,
+    problem_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")] = None,
+    problem_calls: Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a run: what is unfinished or failed, and, if asked, more rounds, problems or budget.
+
+    Limits count from the run's beginning, so a raised budget is the new total.
+    """
+    from heartloop.runs.commands import changed, go_on, read
+    from heartloop.runs.data import Fields
+    from heartloop.runs.run import Run
+
+    _logging(verbose)
+    with Run.open(folder) as opened:
+        config = changed(
+            opened.config,
+            arms={"max_rounds": max_rounds, "width": width},
+            models={
+                "base_url": base_url,
+                "api_key_env": api_key_env,
+                "concurrency": concurrency,
+                "requests_per_minute": requests_per_minute,
+                "attempt_timeout": timeout,
+            },
+            budget={
+                "tokens": budget_tokens,
+                "calls": budget_calls,
+                "seconds": budget_seconds,
+                "usd": budget_usd,
+            },
+            problem_budget={"tokens": problem_tokens, "calls": problem_calls},
+            run={"active": active, "retries": retries},
+        )
+        problems: Any = ()
+        if data is not None:
+            problems = read(
+                data,
+                Fields(id_field, question_field, answer_field, kind),
+                limit=limit,
+                config=config,
+                skip_bad=skip_bad,
+                console=_console(stderr=True),
+            )
+        opened.extend(config, problems)
+        summary = go_on(opened, _console(stderr=True))
+    _finish(summary, json, folder)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    problem: Annotated[str | None, typer.Argument(help="A problem's id: its whole conversation.")] = None,
+    json: Json = False,
+) -> None:
+    """A run's problems and summary, or one problem's conversation with cues and verdicts."""
+    from heartloop.journal.reader import JournalReader
+    from heartloop.runs.config import RunConfig
+    from heartloop.runs.run import journal_in
+    from heartloop.runs.show import show_conversation, show_problems, show_summary
+    from heartloop.runs.summary import summarise
+
+    with JournalReader(journal_in(folder)) as journal:
+        config = RunConfig.from_dict(journal.meta.get("config", {}))
+        if problem is not None:
+            show_conversation(journal, config, problem, _console())
+            return
+        summary = summarise(journal, config)
+        if json:
+            _print_json(summary.to_dict())
+            return
+        show_problems(journal, config, _console())
+        show_summary(summary, _console())
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+) -> None:
+    """Everything recorded, as JSON lines: sorted, without times, equal for equal runs."""
+    from heartloop.journal.export import canonical
+    from heartloop.runs.run import journal_in
+
+    path = journal_in(folder)
+    if out is None:
+        for line in canonical(path):
+            sys.stdout.buffer.write(line)
+        return
+    with out.open("wb") as file:
+        file.writelines(canonical(path))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
+    seed: Seed = 0,
+    problems: Annotated[int, typer.Option(min=1, help="Problems of the demo's set to use.")] = 24,
+    json: Json = False,
+) -> None:
+    """Real loops on the embedded model: what they cost, gain and lose, with intervals."""
+    from heartloop.runs.demo import run_demo
+
+    _logging(False)
+    summary = run_demo(out, seed=seed, problems=problems, console=_console(stderr=json))
+    if json:
+        _print_json(summary)
+
+
+# --- around them ---------------------------------------------------------------------------------------
+
+
+def _finish(summary: Summary, json: bool, folder: Path) -> NoReturn:
+    from heartloop.runs.show import show_summary
+
+    if json:
+        _print_json(summary.to_dict())
+    else:
+        console = _console()
+        show_summary(summary, console)
+        if summary.interrupted:
+            console.print(f"Interrupted. Go on with: heartloop resume {folder}")
+    if summary.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if summary.failures:
+        raise typer.Exit(FAILED)
+    raise typer.Exit(BUDGET if summary.budget_ended else DONE)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
+
+
+def _logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _add_commands() -> None:
+    """Commands of other packages join by entry point; one that is broken does not take the rest along."""
+    for point in entry_points(group="heartloop.commands"):
+        try:
+            point.load()(app)
+        except Exception as error:
+            print(f"heartloop: the command {point.name!r} can't be loaded: {error}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of the command ``heartloop``."""
+    _add_commands()
+    try:
+        app()
+    except UsageError as error:
+        print(f"heartloop: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except HeartLoopError as error:
+        print(f"heartloop: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What the commands of the CLI do, apart from reading options and printing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.panel import Panel
+from rich.rule import Rule
+
+from heartloop.engine.results import solution_to_result
+from heartloop.engine.serial import attempt_to_dict
+from heartloop.errors import DataError, UsageError
+from heartloop.judges import judge_from_name
+from heartloop.runs.config import ModelConfig, RunConfig
+from heartloop.runs.data import Fields, read_problems
+from heartloop.runs.dry_run import dry_run
+from heartloop.runs.progress import execute_watched
+from heartloop.runs.run import Run
+from heartloop.runs.show import clean
+from heartloop.runs.summary import Summary
+from heartloop.strategies.prompts import Prompts, Shot
+from heartloop.types import Budget, Problem, Solution, text_of
+
+__all__ = [
+    "changed",
+    "go_on",
+    "make_model",
+    "make_prompts",
+    "own_shots",
+    "preview",
+    "read",
+    "solution_to_json",
+    "start",
+]
+
+
+def make_model(name: str, **settings: Any) -> ModelConfig:
+    """A model's settings; an API key is looked for at once, so that a missing one is said before the run."""
+    config = ModelConfig(name=name, **settings)
+    if config.base_url is not None and not config.base_url.startswith(("http://", "https://")):
+        raise UsageError(f"--base-url {config.base_url!r} must start with http:// or https://")
+    return config
+
+
+def own_shots(count: int) -> tuple[Shot, ...]:
+    """The first ``count`` of HeartLoop's own worked examples (one-step word problems).
+
+    Raises:
+        UsageError: there are not so many.
+    """
+    text = resources.files("heartloop.runs").joinpath("data/shots.jsonl").read_text(encoding="utf-8")
+    shots = [Shot(**orjson.loads(line)) for line in text.splitlines() if line.strip()]
+    if not 0 <= count <= len(shots):
+        raise UsageError(f"--shots: there are {len(shots)} worked examples of our own, not {count}")
+    return tuple(shots[:count])
+
+
+def make_prompts(path: Path | None, shots: str | None) -> Prompts:
+    """The wording, with worked examples: a number of our own, or those of a JSONL file."""
+    prompts = Prompts.default() if path is None else Prompts.load(path)
+    if shots is None:
+        return prompts
+    if shots.isdigit():
+        return replace(prompts, shots=own_shots(int(shots)))
+    return replace(prompts, shots=tuple(_shots_from(Path(shots))))
+
+
+def _shots_from(path: Path) -> Iterator[Shot]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: can't read the worked examples: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = orjson.loads(line)
+            question, answer = data["question"], data["answer"]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: no worked example with question and answer") from error
+        if not isinstance(question, str) or not isinstance(answer, str):
+            raise DataError(f"{path}, line {number}: question and answer must be text")
+        yield Shot(question, answer)
+
+
+def read(
+    path: Path,
+    fields: Fields,
+    *,
+    limit: int | None,
+    config: RunConfig,
+    skip_bad: bool,
+    console: Console,
+) -> Iterator[Problem]:
+    """The data's problems; each needs an answer if any arm's judge needs it."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    need = any(judge_from_name(arm.judge).needs_reference for arm in config.arms)
+    return read_problems(
+        path,
+        fields,
+        limit=limit,
+        need_answers=need,
+        skip_bad=skip_bad,
+        on_skip=lambda message: console.print(clean(f"left out: {message}", style="yellow")),
+    )
+
+
+def start(folder: Path, config: RunConfig, problems: Iterable[Problem], console: Console) -> Summary:
+    """Create a run and execute it."""
+    for model in config.models.values():
+        model.model().make_backend()  # unknown names and missing keys are said before anything is written
+    with Run.create(folder, config, problems) as run:
+        return go_on(run, console)
+
+
+def go_on(run: Run, console: Console) -> Summary:
+    """Execute an open run with its progress on ``console``."""
+    return asyncio.run(execute_watched(run, console))
+
+
+def changed(
+    config: RunConfig,
+    *,
+    arms: dict[str, Any],
+    models: dict[str, Any],
+    budget: dict[str, Any],
+    problem_budget: dict[str, Any],
+    run: dict[str, Any],
+) -> RunConfig:
+    """``config`` with whatever is not None replaced."""
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    def raised(old: Budget, values: dict[str, Any]) -> Budget:
+        return replace(old, **given(values))
+
+    return replace(
+        config,
+        arms=tuple(replace(arm, **given(arms)) for arm in config.arms),
+        models={role: replace(model, **given(models)) for role, model in config.models.items()},
+        budget=raised(config.budget, budget),
+        problem_budget=raised(config.problem_budget, problem_budget),
+        **given(run),
+    )
+
+
+def preview(
+    config: RunConfig,
+    problems: Iterable[Problem],
+    console: Console | None,
+    print_json: Callable[[dict[str, Any]], None],
+) -> None:
+    """What ``--dry-run`` prints: to ``console``, or as JSON where that is None."""
+    found = asyncio.run(dry_run(config, problems))
+    if console is None:
+        print_json(
+            {
+                "problems": found.problems,
+                "most_calls": found.calls,
+                "most_tokens": found.tokens,
+                "most_usd": found.usd,
+                "requests": [{"arm": arm, **request.as_dict()} for arm, request in found.requests],
+            }
+        )
+        return
+    for number, (arm, request) in enumerate(found.requests, 1):
+        console.print(Rule(f"{arm}: call {number} of the first problem"))
+        for message in request.messages:
+            console.print(Panel(clean(text_of(message.content)), title=message.role, title_align="left"))
+    cost = "price unknown" if found.usd is None else f"${found.usd:,.4f}"
+    console.print(
+        f"{found.problems:,} problems: at most {found.calls:,} calls and {found.tokens:,} tokens ({cost}), "
+        "retries aside. Nothing was sent."
+    )
+
+
+def solution_to_json(solution: Solution) -> dict[str, Any]:
+    """A solution with its attempts in full, JSON-ready."""
+    data = dict(solution_to_result("main", solution).data)
+    data["problem"] = solution.problem_id
+    data["correct"] = solution.correct
+    data["attempts"] = [
+        {**row, **attempt_to_dict(attempt)}
+        for row, attempt in zip(data["attempts"], solution.attempts, strict=True)
+    ]
+    return data

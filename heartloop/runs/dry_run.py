@@ -1,0 +1,131 @@
+"""What a run would send, and at most cost, with nothing sent.
+
+The real strategy is run with its real prompts and cues; only the model is a stand-in that answers every
+request with a placeholder, and an oracle is one that never says yes, so that all rounds are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from heartloop.backends.base import bytes_bound
+from heartloop.engine.engine import Engine
+from heartloop.engine.models import Model
+from heartloop.engine.solving import Arm
+from heartloop.runs.config import ModelConfig, RunConfig
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import Attempt, Completion, Message, Problem, Request, Verdict, text_of
+
+__all__ = ["DryRun", "dry_run"]
+
+PLACEHOLDER = "[the model's answer]"
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """Attributes:
+    requests: (arm, request) of the first problem, in order.
+    calls, tokens: upper bounds over all problems, if each call is answered at the first try.
+    usd: likewise; None where a price is unknown.
+    problems: how many were looked at.
+    """
+
+    requests: tuple[tuple[str, Request], ...]
+    calls: int
+    tokens: int
+    usd: float | None
+    problems: int
+
+
+class _StandIn:
+    """Answers with a placeholder and adds up the worst case."""
+
+    real = False
+    max_concurrency = None
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.name = config.name
+        self.context_tokens = config.context_tokens
+        self.config = config
+        self.requests: list[Request] = []
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        most = request.sampling.max_tokens
+        placeholders = sum(text_of(m.content).count(PLACEHOLDER) for m in request.messages)
+        prompt = bytes_bound(request.messages) + placeholders * most
+        if self.context_tokens is not None:
+            prompt = min(prompt, self.context_tokens)
+        self.prompt_tokens += prompt
+        self.completion_tokens += most
+        return Completion(f"{PLACEHOLDER} \\boxed{{{len(self.requests)}}}")
+
+    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
+        return 0
+
+    async def aclose(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _NeverRight:
+    """In the oracle's place."""
+
+    name: str
+    needs_reference: bool = True
+
+    async def assess(self, problem: Problem, attempt: Attempt, session: object) -> Verdict:
+        return Verdict(False, self.name)
+
+    async def select(self, problem: Problem, attempts: Sequence[Attempt], session: object) -> Attempt:
+        return attempts[-1]
+
+
+async def _never_the_same(a: str, b: str, kind: str) -> bool:
+    return False
+
+
+async def dry_run(config: RunConfig, problems: Iterable[Problem]) -> DryRun:
+    """Go through all ``problems`` with stand-ins. Raises what building the arms raises."""
+    stand_ins = {role: _StandIn(model) for role, model in config.models.items()}
+    models = {
+        role: Model(name=stand_in.name, backend=stand_in, sampling=config.models[role].model().sampling)
+        for role, stand_in in stand_ins.items()
+    }
+    engine = Engine(models, seed=config.seed, equivalent=_never_the_same)
+    prompts = Prompts.from_dict(config.prompts)
+    arms = [_with_stand_in(arm.arm(prompts, config.models)) for arm in config.arms]
+    shown: list[tuple[str, Request]] = []
+    looked_at = 0
+    for problem in problems:
+        looked_at += 1
+        for arm in arms:
+            await engine.solve(problem, arm)
+            if looked_at == 1:
+                shown += [
+                    (arm.name, request) for stand_in in stand_ins.values() for request in stand_in.requests
+                ]
+            for stand_in in stand_ins.values():
+                stand_in.requests.clear()
+    usd: float | None = 0.0
+    for role, stand_in in stand_ins.items():
+        price = config.models[role].model().price
+        if price is None or usd is None:
+            usd = None
+        else:
+            usd += price.of(stand_in.prompt_tokens, stand_in.completion_tokens)
+    return DryRun(
+        requests=tuple(shown),
+        calls=engine.ledger.run.charged.calls,
+        tokens=sum(s.prompt_tokens + s.completion_tokens for s in stand_ins.values()),
+        usd=usd,
+        problems=looked_at,
+    )
+
+
+def _with_stand_in(arm: Arm) -> Arm:
+    judge = _NeverRight(arm.judge.name) if arm.judge.needs_reference else arm.judge
+    return replace(arm, judge=judge, scorer=None)

@@ -1,0 +1,251 @@
+"""A run's table, and a problem's whole conversation, for a terminal.
+
+Everything a model or a data set said goes through :class:`rich.text.Text`, so that brackets are not
+markup, and without control characters, so that it can't steer the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from heartloop.engine.results import Outcome, outcome_of
+from heartloop.engine.serial import attempt_from_dict, verdict_from_dict
+from heartloop.errors import UnknownName, UsageError
+from heartloop.journal.queries import JournalQueries
+from heartloop.runs.config import RunConfig
+from heartloop.runs.summary import Summary
+from heartloop.types import Attempt, Problem, Solution, Verdict, text_of
+
+__all__ = [
+    "attempt_panels",
+    "clean",
+    "show_conversation",
+    "show_problems",
+    "show_solution",
+    "show_summary",
+]
+
+_CONTROL = dict.fromkeys([*range(0x09), 0x0B, 0x0C, 0x0D, *range(0x0E, 0x20), *range(0x7F, 0xA0)])
+_MOST_LISTED_FAILURES = 20
+
+
+def clean(text: str, style: str = "") -> Text:
+    """Hostile text as plain text: no markup, no control characters, no broken surrogates."""
+    safe = text.translate(_CONTROL).encode("utf-8", "replace").decode("utf-8")
+    return Text(safe, style=style)
+
+
+def _mark(correct: bool | None) -> Text:
+    if correct is None:
+        return Text("?", style="yellow")
+    return Text("right", style="green") if correct else Text("wrong", style="red")
+
+
+def show_problems(journal: JournalQueries, config: RunConfig, console: Console) -> None:
+    """One line a problem, with its outcome in each arm."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("problem")
+    table.add_column("question", max_width=50, no_wrap=True, overflow="ellipsis")
+    table.add_column("reference", max_width=16, no_wrap=True, overflow="ellipsis")
+    for arm in config.arms:
+        for head in (f"{arm.name}: answer", "", "rounds", "stop"):
+            table.add_column(head, max_width=24, no_wrap=True, overflow="ellipsis")
+    for _, problem in journal.iter_problems():
+        row: list[RenderableType] = [
+            clean(problem.id),
+            clean(" ".join(text_of(problem.question)[:200].split())),
+            clean(_reference(problem)),
+        ]
+        for arm in config.arms:
+            result = journal.result(arm.name, problem.id)
+            row += (
+                ["", "", "", Text("pending", style="dim")] if result is None else _cells(outcome_of(result))
+            )
+        table.add_row(*row)
+    console.print(table)
+
+
+def _cells(outcome: Outcome) -> list[RenderableType]:
+    rounds = max((row.round for row in outcome.rows), default=0)
+    answer = "-" if outcome.answer is None else outcome.answer
+    return [clean(answer), _mark(outcome.correct), str(rounds), outcome.stop_reason.value]
+
+
+def _reference(problem: Problem) -> str:
+    if problem.reference is None:
+        return ""
+    return problem.reference if isinstance(problem.reference, str) else " | ".join(problem.reference)
+
+
+def show_conversation(journal: JournalQueries, config: RunConfig, problem_id: str, console: Console) -> None:
+    """A problem's question, and for each arm every attempt with its cue and verdicts, and the outcome.
+
+    Raises:
+        UsageError: the run has no such problem.
+    """
+    problem = journal.problem(problem_id)
+    if problem is None:
+        known = [found.id for _, found in journal.iter_problems(limit=20)]
+        raise UsageError(str(UnknownName("problem", problem_id, known)))
+    console.print(Panel(clean(text_of(problem.question)), title=clean(problem.id), title_align="left"))
+    if problem.reference is not None:
+        console.print(Text.assemble(("reference: ", "bold"), clean(_reference(problem))))
+    for arm in config.arms:
+        console.print(Rule(arm.name))
+        result = journal.result(arm.name, problem.id)
+        outcome = None if result is None else outcome_of(result)
+        attempts = list(_attempts(journal, arm.name, problem.id))
+        for panel in attempt_panels(attempts, outcome):
+            console.print(panel)
+        console.print(_outcome_line(outcome))
+
+
+def _attempts(journal: JournalQueries, arm: str, problem: str) -> Iterator[Attempt]:
+    """Recorded attempts with the judge's verdicts, by round, then branch."""
+    verdicts: dict[tuple[str, int], Verdict] = {}
+    found: list[tuple[int, str, int, Attempt]] = []
+    for event in journal.events(arm, problem):
+        key = event.key
+        if key.kind == "verdict":
+            verdicts[key.branch, key.ordinal] = verdict_from_dict(event.data)
+        elif key.kind == "attempt":
+            attempt = attempt_from_dict(event.data)
+            found.append((attempt.round, key.branch, key.ordinal, attempt))
+    for _, branch, ordinal, attempt in sorted(found, key=lambda item: item[:3]):
+        # One verdict follows each attempt of a branch, so their ordinals agree.
+        yield replace(attempt, verdict=verdicts.get((branch, ordinal)))
+
+
+def attempt_panels(attempts: Iterable[Attempt], outcome: Outcome | None = None) -> Iterator[RenderableType]:
+    """Feedback and answer of each attempt, as panels."""
+    scores = {}
+    if outcome is not None:
+        scores = {(row.branch, row.round): row.correct for row in outcome.rows}
+    for attempt in attempts:
+        head = Text.assemble(("round ", "bold"), (str(attempt.round), "bold"), f"  branch {attempt.branch}")
+        if attempt.feedback:
+            cue = attempt.cue
+            about = ""
+            if cue is not None:
+                emotion = "no emotion" if cue.emotion is None else cue.emotion.value
+                intensity = "" if cue.intensity is None else f", {cue.intensity.value}"
+                charge = "" if cue.affective else ", affect-free twin"
+                about = f"cue: {emotion}{intensity}{charge}; {cue.speech_act.value}, {cue.directive.value}"
+            yield Panel(
+                clean(attempt.feedback),
+                title=Text(f"feedback  {about}".rstrip()),
+                title_align="left",
+                border_style="cyan",
+            )
+        verdict = attempt.verdict
+        judged = Text("")
+        if verdict is not None:
+            judged = Text.assemble("  judge: ", _mark(verdict.correct))
+        score = (
+            attempt.score.correct
+            if attempt.score is not None
+            else scores.get((attempt.branch, attempt.round))
+        )
+        scored = Text("") if score is None or verdict is not None else Text.assemble("  ", _mark(score))
+        answer = Text.assemble(
+            ("answer: ", "bold"), clean("none" if attempt.answer is None else attempt.answer), judged, scored
+        )
+        cut = Text("  (cut at max_tokens)", style="yellow") if attempt.finish_reason == "length" else Text("")
+        yield Panel(Group(clean(attempt.text), answer + cut), title=head, title_align="left")
+
+
+def _outcome_line(outcome: Outcome | None) -> Text:
+    if outcome is None:
+        return Text("not finished", style="yellow")
+    answer = "none" if outcome.answer is None else outcome.answer
+    line = Text.assemble(
+        ("final answer: ", "bold"),
+        clean(answer),
+        "  ",
+        _mark(outcome.correct) if outcome.verdict is not None else Text(""),
+        f"  stopped: {outcome.stop_reason.value}, {outcome.calls} calls,"
+        f" {outcome.usage.total_tokens:,} tokens",
+    )
+    if outcome.error:
+        line = line + Text("\n") + clean(outcome.error, style="red")
+    return line
+
+
+def show_solution(solution: Solution, console: Console, *, verbose: bool) -> None:
+    """A solved question: with ``verbose`` all attempts, then the answer."""
+    if verbose:
+        for panel in attempt_panels(solution.attempts):
+            console.print(panel)
+    answer = "no answer" if solution.answer is None else solution.answer
+    line = Text.assemble(("answer: ", "bold"), clean(answer, style="bold"))
+    if solution.correct is not None:
+        line = Text.assemble(line, "  ", _mark(solution.correct))
+    console.print(line)
+    rounds = max((attempt.round for attempt in solution.attempts), default=0)
+    console.print(
+        Text(
+            f"{rounds} rounds, {solution.calls} calls, {solution.usage.total_tokens:,} tokens; "
+            f"stopped: {solution.stop_reason.value}",
+            style="dim",
+        )
+    )
+    if solution.error:
+        console.print(clean(solution.error, style="red"))
+
+
+def show_summary(summary: Summary, console: Console) -> None:
+    """The run in a small table, with what failed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in (
+        "arm",
+        "finished",
+        "right",
+        "accuracy (95% interval)",
+        "wrong→right",
+        "right→wrong",
+        "tokens",
+        "calls",
+    ):
+        table.add_column(head, justify="left" if head == "arm" else "right")
+    for arm in summary.arms:
+        accuracy = "-"
+        if arm.interval is not None:
+            low, high = arm.interval
+            accuracy = f"{arm.solved / arm.scored:.1%} ({low:.1%} to {high:.1%})"
+        table.add_row(
+            arm.name,
+            f"{arm.finished}/{summary.problems}",
+            f"{arm.solved}/{arm.scored}" if arm.scored else "-",
+            accuracy,
+            str(arm.wrong_to_right),
+            str(arm.right_to_wrong),
+            f"{arm.tokens:,}",
+            f"{arm.calls:,}",
+        )
+    console.print(table)
+    figures = summary.to_dict()
+    cost = "unknown price" if summary.usd is None else f"${summary.usd:,.4f}"
+    console.print(
+        f"{figures['calls']:,} calls, {summary.confirmed.tokens:,} tokens confirmed"
+        f" ({summary.confirmed.usage.prompt_tokens:,} prompt,"
+        f" {summary.confirmed.usage.completion_tokens:,} completion),"
+        f" {summary.assumed.tokens:,} assumed, {cost}, {summary.seconds:,.1f} s"
+    )
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["stop_reasons"].items()))
+    if reasons:
+        console.print(f"stopped: {reasons}")
+    for arm_name, problem, error in summary.failures[:_MOST_LISTED_FAILURES]:
+        console.print(Text.assemble(("failed ", "red"), clean(f"{problem} ({arm_name}): {error}")))
+    if len(summary.failures) > _MOST_LISTED_FAILURES:
+        console.print(f"... and {len(summary.failures) - _MOST_LISTED_FAILURES} more failures")
+    if summary.pending:
+        console.print(f"{summary.pending} not finished")
+    if summary.budget_ended:
+        console.print("The budget ended first; raise it with `heartloop resume`.")
