@@ -143,9 +143,9 @@ def _caveat(by_name: dict[str, ArmSummary], problems: int) -> str:
     heart, twin = by_name["heart-s1"], by_name["heart_twin-s1"]
     resample = by_name["resample-s1"]
     return (
-        "\nHow to read this. Under S1 every arm can only gain with rounds, since an oracle throws wrong answers "
-        f"away: the baseline that HEART ({heart.solved}/{heart.scored}) has to beat is plain resampling "
-        f"({resample.solved}/{resample.scored}), and the one that says whether emotion did anything is its "
+        "\nHow to read this. Under S1 every arm can only gain with rounds, since an oracle throws wrong "
+        f"answers away: the baseline that HEART ({heart.solved}/{heart.scored}) has to beat is plain "
+        f"resampling ({resample.solved}/{resample.scored}), and the one that says whether emotion did anything is its "
         f"affect-free twins ({twin.solved}/{twin.scored}). With {problems} problems, arms whose intervals "
         "overlap can't be told apart.\n"
         "What a 135M model shows: the loop runs, stops, counts and resumes, and blind second looks can lose "

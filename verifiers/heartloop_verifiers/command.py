@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
+import typer
 
 from heartloop.errors import UsageError
 
@@ -17,11 +18,10 @@ _FIELDS = frozenset(("kind", "mode", "precision", "unit", "multiple"))
 _CHUNK = 2000
 
 
-def register(app: Any) -> None:
+def register(app: typer.Typer) -> None:
     """Add the command to a typer application."""
-    import typer
 
-    @app.command(name="verify")  # type: ignore[untyped-decorator]
+    @app.command(name="verify")
     def verify(
         cases: Annotated[
             Path,
