@@ -38,7 +38,8 @@ __all__ = ["ErrorBody", "from_connection", "from_status", "refused_parameter", "
 
 _CONTEXT = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context_size|exceeds? the (?:available |"
-    r"model's )?context|longer than the maximum model length|prompt is too long|too many tokens",
+    r"model's )?context|longer than the maximum model length|prompt is too long|too many tokens|"
+    r"greater than max_model_len",
     re.IGNORECASE,
 )
 _FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "moderation_blocked"))

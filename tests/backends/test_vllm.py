@@ -44,13 +44,13 @@ def test_cancelled_calls_stop_at_the_server_within_a_second() -> None:
                 for n in range(8)
             ]
             async with asyncio.timeout(30):
-                while await running(session) < 8:
+                while await running(session) < 8:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             start = time.perf_counter()
             for call in calls:
                 call.cancel()
             async with asyncio.timeout(10):
-                while await running(session):
+                while await running(session):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             seconds = time.perf_counter() - start
             await asyncio.wait(calls)
