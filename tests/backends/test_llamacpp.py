@@ -43,7 +43,8 @@ def test_a_prompt_beyond_the_context_is_an_overflow() -> None:
         # One that fits, but for its answer, is cut.
         completion = await backend.complete(ask("Count to a thousand. " * 30, max_tokens=4000))
         assert completion.usage is not None
-        assert completion.usage.total_tokens <= backend.context_tokens == 256
+        assert backend.context_tokens == 256
+        assert completion.usage.total_tokens <= 256
 
     with_backend(test, context=200)
 

@@ -31,9 +31,9 @@ def complete(server: FaultServer, request: Request = ASK, **options: object) -> 
     return asyncio.run(main())
 
 
-def failure(fault: str, **options: object) -> BackendError:
+def failure(fault: str) -> BackendError:
     with FaultServer([fault]) as server, pytest.raises(BackendError) as raised:
-        complete(server, **options)
+        complete(server)
     shown = "".join(traceback.format_exception(raised.value))
     assert KEY not in shown
     assert "SECRET" not in shown
