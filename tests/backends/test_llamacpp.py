@@ -70,14 +70,15 @@ def test_cancelling_stops_generation_while_it_reads_and_while_it_writes(prompt: 
         await backend.complete(ask("Hi", max_tokens=1))
         calls = [asyncio.create_task(backend.complete(ask(prompt, max_tokens=900))) for _ in range(4)]
         await asyncio.sleep(0.3)
-        start = time.perf_counter()
+        start, work = time.perf_counter(), time.process_time()
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
-        assert time.perf_counter() - start < 0.2
-        # Both slots must be free again for this: had they run on, it would take many seconds.
+        assert time.perf_counter() - start < 0.5
+        # Both slots must be free again for this. Measured in CPU time, since machines are shared: about
+        # 2 s; over 8 s if the prompts are read to their end, and more if the answers are written.
         await asyncio.gather(*(backend.complete(ask("Hi", max_tokens=1)) for _ in range(2)))
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - work < 6
 
     with_backend(test, context=1024)
 
