@@ -45,6 +45,7 @@ class _Entry:
     accounts: tuple[Account, ...] = field(compare=False)
     held: Reservation | None = field(compare=False)
     granted: asyncio.Future[Reservation] = field(compare=False)
+    timer: asyncio.TimerHandle | None = field(compare=False, default=None)
 
 
 class Lane:
@@ -73,13 +74,16 @@ class Lane:
         self.price = price
         self.account = account
         self.limiter = ConcurrencyLimiter(concurrency)
-        self.succeeded = False
+        self.reached = False
         self.closed = False
         self._ledger = ledger
         self._scheduler = scheduler
         self.on_change: Callable[[], None] = self.pump
         self._throttle = request_rate(requests_per_minute)
         self._waiting: list[_Entry] = []
+        # Calls that hold a reservation queue apart: no call that waits for room may stand in their way,
+        # since it may be their reservations that it waits for.
+        self._retries: list[_Entry] = []
         self._arrivals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -88,7 +92,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Calls in the queue."""
-        return sum(not entry.granted.done() for entry in self._waiting)
+        return sum(not entry.granted.done() for entry in (*self._waiting, *self._retries))
 
     def worst_case(self, prompt_tokens: int, max_tokens: int) -> Spend:
         """What a call can cost at most."""
@@ -110,8 +114,10 @@ class Lane:
         priority = self._scheduler.priority(about)
         entry = _Entry(priority, self._arrivals, cost, (self.account, *accounts), held, future)
         self._arrivals += 1
-        heapq.heappush(self._waiting, entry)
+        self._put(entry)
         self.pump()
+        if not future.done():
+            self._watch(entry)
         try:
             return await future
         except asyncio.CancelledError:
@@ -122,7 +128,12 @@ class Lane:
             elif held is not None and not held.settled:
                 self._ledger.settle(held, "released")
                 self.on_change()
+            elif self._waiting and self._waiting[0] is entry:
+                self.pump()  # it may have been in the way of smaller calls
             raise
+        finally:
+            if entry.timer is not None:
+                entry.timer.cancel()
 
     def release(self) -> None:
         """Give the slot back."""
@@ -136,7 +147,7 @@ class Lane:
 
     def pump(self) -> None:
         """Let go whatever may go now."""
-        if not self._waiting or self.closed:
+        if self.closed or not (self._waiting or self._retries):
             return
         if self._throttle is not None:
             if self._throttling is None or self._throttling.done():
@@ -148,11 +159,14 @@ class Lane:
     async def _pump_throttled(self) -> None:
         assert self._throttle is not None
         while (entry := self._next()) is not None:
-            heapq.heappush(self._waiting, entry)
+            self._put(entry)
             await self._throttle.acquire()
             # Asked again after the wait: the order may have changed, or the call gone.
             if (entry := self._next()) is not None:
                 self._grant(entry)
+
+    def _put(self, entry: _Entry) -> None:
+        heapq.heappush(self._waiting if entry.held is None else self._retries, entry)
 
     def _grant(self, entry: _Entry) -> None:
         reservation = entry.held or self._ledger.reserve(entry.cost, entry.accounts)
@@ -167,25 +181,28 @@ class Lane:
             if (pause := self.limiter.paused_for()) > 0:
                 self._wake_in(pause)
             return None
+        found = self._next_fresh()
+        retry = self._first_retry()
+        if retry is None or (found is not None and found < retry):
+            return found
+        if found is not None:
+            self._put(found)
+        return heapq.heappop(self._retries)
+
+    def _next_fresh(self) -> _Entry | None:
         set_aside: list[_Entry] = []
         found = None
         while self._waiting:
             entry = heapq.heappop(self._waiting)
             if entry.granted.done():  # cancelled while it waited
                 continue
-            if entry.held is not None and not entry.held.settled:
-                seconds = [left for a in entry.held.accounts if (left := a.seconds_left) is not None]
-                if not seconds or min(seconds) > 0:
-                    found = entry
-                    break
-                self._ledger.settle(entry.held, "released")
             room, account, limit = self._ledger.room(entry.cost, entry.accounts)
             if room is Room.NOW:
                 found = entry
                 break
             assert account is not None
             if room is Room.NEVER:
-                entry.granted.set_exception(exhausted(account, limit, entry.cost))
+                self._end(entry, account, limit)
                 continue
             set_aside.append(entry)
             if account is self._ledger.run or account is self.account:
@@ -193,14 +210,46 @@ class Lane:
                 break
         for entry in set_aside:
             heapq.heappush(self._waiting, entry)
-        if found is None and self._waiting:
-            self._watch_deadlines()
         return found
 
-    def _watch_deadlines(self) -> None:
-        left = [s for a in (self._ledger.run, self.account) if (s := a.seconds_left) is not None]
+    def _first_retry(self) -> _Entry | None:
+        """The retry that is first in line, left there. Its room is reserved: only time can have run out."""
+        while self._retries:
+            entry = self._retries[0]
+            late = None if entry.granted.done() else self._out_of_time(entry)
+            if late is None and not entry.granted.done():
+                return entry
+            heapq.heappop(self._retries)
+            if late is not None:
+                self._end(entry, late, "seconds")
+        return None
+
+    def _end(self, entry: _Entry, account: Account, limit: str) -> None:
+        if entry.held is not None:
+            self._ledger.settle(entry.held, "released")
+            asyncio.get_running_loop().call_soon(self.on_change)
+        entry.granted.set_exception(exhausted(account, limit, entry.cost))
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    def _out_of_time(self, entry: _Entry) -> Account | None:
+        for account in (self._ledger.run, *entry.accounts):
+            left = account.seconds_left
+            if left is not None and left <= 0:
+                return account
+        return None
+
+    def _watch(self, entry: _Entry) -> None:
+        """End ``entry`` when its seconds have passed, whatever it waits for."""
+        if entry.granted.done():
+            return
+        if (account := self._out_of_time(entry)) is not None:
+            self._end(entry, account, "seconds")
+            return
+        accounts = (self._ledger.run, *entry.accounts)
+        left = [seconds for account in accounts if (seconds := account.seconds_left) is not None]
         if left:
-            self._wake_in(max(0.0, min(left)) + 0.001)
+            entry.timer = asyncio.get_running_loop().call_later(min(left) + 0.001, self._watch, entry)
 
     def _wake_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -216,10 +265,12 @@ class Lane:
         """Cancel timers and end everyone who waits."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._throttling is not None:
+        if self._throttling is not None and not self._throttling.done():
             self._throttling.cancel()
-        for entry in self._waiting:
+            await asyncio.gather(self._throttling, return_exceptions=True)
+        for entry in (*self._waiting, *self._retries):
             if not entry.granted.done():
                 entry.granted.cancel()
         self._waiting.clear()
+        self._retries.clear()
         await self.backend.aclose()

@@ -115,9 +115,9 @@ class Gateway:
             if self.retry.attempts == 1:
                 raise
             try:
-                return await retrying(first, tries.once, self.retry, sleep=asyncio.sleep)
+                return await retrying(first, tries.once, self.retry, sleep=tries.sleep)
             except ConnectionFailed as error:
-                if lane.succeeded:
+                if lane.reached:
                     raise
                 raise BackendUnreachable(f"{error} (tried {tries.made} times)") from error
         finally:
@@ -186,7 +186,7 @@ class _Tries:
         finally:
             lane.release()
             self.gateway.landed()
-        lane.succeeded = True
+        lane.reached = True
         data: dict[str, Any] = {
             "request": request_to_dict(call.request),
             "completion": completion_to_dict(completion),
@@ -237,6 +237,8 @@ class _Tries:
 
     def _settle_failure(self, reservation: Reservation, error: BackendError, *, keep: bool) -> None:
         reason = type(error).__name__
+        if not isinstance(error, ConnectionFailed):
+            self.lane.reached = True
         if error.may_have_been_billed:
             self._settle(reservation, "assumed", reason=reason)
         elif isinstance(error, ConnectionFailed):
@@ -260,6 +262,12 @@ class _Tries:
                 reservation.id, state, None, charged.tokens, charged.usd, reason=reason, calls=charged.calls
             )
         )
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep before the next try, but not beyond the end of a budget of seconds: it says so then."""
+        accounts = (self.gateway.ledger.run, self.lane.account, *self.call.accounts)
+        left = [passing for account in accounts if (passing := account.seconds_left) is not None]
+        await asyncio.sleep(min([seconds, *(max(0.0, passing) + 0.001 for passing in left)]))
 
     def drop_held(self) -> None:
         """Release what a retry that will not come was keeping."""

@@ -48,7 +48,7 @@ class RetryPolicy:
     def wait(self, failures: int, error: BaseException | None) -> float:
         """Seconds to wait after the ``failures``-th failure in a row."""
         retry_after = error.retry_after if isinstance(error, RetryableError) else None
-        if retry_after is not None:
+        if retry_after:  # a server that says 0 is backed off from all the same
             return retry_after * (1 + 0.1 * random.random())
         span: float = min(self.max_wait, self.first_wait * 2 ** min(failures - 1, 30))
         return span * (0.5 + 0.5 * random.random())
