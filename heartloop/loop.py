@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from heartloop.backends.base import Backend
+from heartloop.engine.background import BackgroundLoop
 from heartloop.engine.engine import Engine
 from heartloop.engine.events import LoopEvent, ProblemSolved
 from heartloop.engine.models import Model
@@ -20,8 +20,8 @@ from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
 from heartloop.errors import UsageError
-from heartloop.journal.base import Journal
 from heartloop.judges import Judge, judge_from_name
+from heartloop.judges.oracle import Oracle
 from heartloop.responders.base import Responder
 from heartloop.responders.chat import ChatResponder
 from heartloop.strategies import Strategy, strategy_from_name
@@ -31,6 +31,9 @@ from heartloop.types import Budget, Content, Problem, Solution, Verdict
 __all__ = ["HeartLoop"]
 
 logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from heartloop.journal.sqlite import SqliteJournal
 
 T = TypeVar("T")
 
@@ -62,8 +65,9 @@ class HeartLoop:
         seed: every random choice derives from it.
         base_url, api_key_env, concurrency: for a model given by name.
         active: most problems in work at once in :meth:`stream` and :meth:`solve_many`.
-        verify: how answers are scored against references, ``(problem, answer) -> Verdict``;
-            default: the installed verifiers.
+        verify: how answers are compared with references, by the oracle (if given by name) and for the
+            score, ``(problem, answer) -> Verdict``; default: the installed verifiers.
+        equivalent: whether two answers are the same, ``(a, b, kind) -> bool``; default: the verifiers'.
 
     One object is used from one event loop at a time; it may be used as a (sync or async) context
     manager, and should be closed.
@@ -99,13 +103,20 @@ class HeartLoop:
         concurrency: int | None = None,
         active: int | None = None,
         verify: Callable[[Problem, str | None], Awaitable[Verdict]] | None = None,
+        equivalent: Callable[[str, str, str], Awaitable[bool]] | None = None,
     ) -> None:
+        if active is not None and active < 1:
+            raise UsageError(f"active must be at least 1, not {active}")
         roles = {"judge": judge_model, "synthesiser": synthesiser_model}
         main = _model(model, base_url=base_url, api_key_env=api_key_env, concurrency=concurrency)
         self._models = {"generator": main}
         self._models |= {role: _model(given) for role, given in roles.items() if given is not None}
+        if verify is None:
+            from heartloop.judges.verifying import score
+
+            verify = score
         if isinstance(judge, str):
-            judge = judge_from_name(judge)
+            judge = Oracle(verify) if judge == "oracle" else judge_from_name(judge)
         if isinstance(strategy, str):
             strategy = strategy_from_name(
                 strategy, max_rounds=max_rounds, width=width, rotation=rotation, stable_rounds=stable_rounds
@@ -117,10 +128,6 @@ class HeartLoop:
             )
         if isinstance(prompts, str | Path):
             prompts = Prompts.load(prompts)
-        if verify is None:
-            from heartloop.judges.verifying import score
-
-            verify = score
         self.arm = Arm(
             name="main",
             strategy=strategy,
@@ -139,13 +146,14 @@ class HeartLoop:
             "seed": seed,
             "scheduler": scheduler_from_name(scheduler),
             "retry": retry,
+            "equivalent": equivalent,
         }
         for held in self._models.values():
             if held.backend is None and not held.name:
                 raise UsageError("no model given: pass model='local/smollm2-135m', a name, or a backend")
         self._engine: Engine | None = None
         self._engine_loop: asyncio.AbstractEventLoop | None = None
-        self._background: _BackgroundLoop | None = None
+        self._background: BackgroundLoop | None = None
 
     # --- async --------------------------------------------------------------------------------------
 
@@ -180,6 +188,8 @@ class HeartLoop:
         places = {problem.id: place for place, problem in enumerate(listed)}
         if len(places) < len(listed):
             raise UsageError("two problems have the same id (or are the same question); ids must be unique")
+        for problem in listed:
+            self._check(problem)
         found: list[Solution | None] = [None] * len(listed)
         async for solution in self.stream(listed):
             found[places[solution.problem_id]] = solution
@@ -218,8 +228,8 @@ class HeartLoop:
                 slots.release()
 
         async def feed() -> None:
-            try:
-                async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group:
+                try:
                     async for given in _aiter(problems):
                         problem = given if isinstance(given, Problem) else make_problem(given)
                         self._check(problem)
@@ -228,9 +238,9 @@ class HeartLoop:
                         if engine.ended_by is not None:
                             break
                         group.create_task(one(problem))
-                found.put_nowait(engine.ended_by)
-            except Exception as error:
-                found.put_nowait(error)
+                except Exception as error:
+                    found.put_nowait(error)  # raised as it is, not wrapped in the group's
+            found.put_nowait(engine.ended_by)
 
         engine.ended_by = None
         feeding = asyncio.create_task(feed())
@@ -291,7 +301,12 @@ class HeartLoop:
             self._background.stop()
             self._background = None
         elif self._engine is not None:
-            asyncio.run(self.aclose())
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                asyncio.run(self.aclose())
+            else:
+                raise UsageError("in a running event loop, close with 'await loop.aclose()' or 'async with'")
 
     def __enter__(self) -> Self:
         return self
@@ -321,6 +336,8 @@ class HeartLoop:
         return 2 * self._engine.gateway.lane("generator").limiter.limit
 
     def _check(self, problem: Problem) -> None:
+        if _is_empty(problem.question):
+            raise UsageError(f"problem {problem.id!r}: the question is empty")
         if self.arm.judge.needs_reference and problem.reference is None:
             raise UsageError(
                 f"problem {problem.id!r} has no reference, and the judge {self.arm.judge.name!r} needs one: "
@@ -334,16 +351,31 @@ class HeartLoop:
                 raise UsageError(
                     "this HeartLoop is in use by another event loop: close it there first, or make one each"
                 )
-            # The loop it belonged to is gone (an earlier asyncio.run): start again on this one.
+            # The loop it belonged to is gone (an earlier asyncio.run): start again on this one. Nothing is
+            # awaited until the new engine is there, or a call beside this one would start another.
             old, self._engine = self._engine, None
-            with contextlib.suppress(Exception):
-                await old.aclose()
-        if self._engine is None:
-            self._engine = Engine(self._models, journal=self._open_journal(), **self._engine_settings)
-            self._engine_loop = running
-        return self._engine
+            old.journal.close()
+            engine = self._start(running)
+            for name, model in self._models.items():
+                if model.backend is None:  # a backend that was passed in goes on being used
+                    with contextlib.suppress(Exception):
+                        await old.gateway.lane(name).backend.aclose()
+            return engine
+        return self._engine or self._start(running)
 
-    def _open_journal(self) -> Journal | None:
+    def _start(self, running: asyncio.AbstractEventLoop) -> Engine:
+        journal = self._open_journal()
+        before = 0.0 if journal is None else journal.elapsed_before()
+        try:
+            engine = Engine(self._models, journal=journal, elapsed_before=before, **self._engine_settings)
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            raise
+        self._engine, self._engine_loop = engine, running
+        return engine
+
+    def _open_journal(self) -> SqliteJournal | None:
         if self._journal_path is None:
             return None
         from heartloop.journal.sqlite import SqliteJournal
@@ -356,30 +388,8 @@ class HeartLoop:
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         if self._background is None:
-            self._background = _BackgroundLoop()
+            self._background = BackgroundLoop()
         return self._background.run(work)
-
-
-class _BackgroundLoop:
-    """An event loop in a thread of its own, so that sync calls work where a loop is running already."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="heartloop", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def make_problem(
@@ -390,11 +400,17 @@ def make_problem(
     Raises:
         UsageError: the question is empty.
     """
-    if not question or (isinstance(question, str) and not question.strip()):
+    if _is_empty(question):
         raise UsageError("the question is empty")
     if id is None:
         id = hashlib.blake2b(repr(question).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return Problem(id=id, question=question, reference=reference, kind=kind)
+
+
+def _is_empty(question: Content) -> bool:
+    if isinstance(question, str):
+        return not question.strip()
+    return not any(part.get("type") != "text" or str(part["text"]).strip() for part in question)
 
 
 def _model(given: ModelLike, **by_name: Any) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,17 @@ __all__ = ["Oracle"]
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Right or wrong by the verifiers; unknown without a reference or when a verifier was killed."""
+    """Right or wrong by ``verify`` (default: the installed verifiers).
 
+    Unknown without a reference or when a verifier was killed.
+    """
+
+    verify: Callable[[Problem, str | None], Awaitable[Verdict]] = score
     name: str = "oracle"
     needs_reference: bool = True
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
-        return await score(problem, attempt.answer)
+        return await self.verify(problem, attempt.answer)
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The first one found right; else the last one made."""
