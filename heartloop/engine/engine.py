@@ -17,7 +17,15 @@ from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import BreadthFirst, Scheduler
 from heartloop.engine.session import Session
 from heartloop.engine.solving import Arm, Solving
-from heartloop.errors import BackendError, BudgetExhausted, JournalError, ModelCallsForbidden
+from heartloop.errors import (
+    BackendError,
+    BudgetExhausted,
+    HeartLoopError,
+    JournalError,
+    ModelCallsForbidden,
+    ReplayMismatch,
+    UsageError,
+)
 from heartloop.journal.base import Journal, NullJournal
 from heartloop.journal.records import EventKey
 from heartloop.types import Attempt, Budget, Completion, Problem, Solution, Spend, StopReason
@@ -97,6 +105,7 @@ class Engine:
         self.shared_done: dict[EventKey, Completion] = {}
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
         self._replays = 0
+        self._solving: set[tuple[str, str]] = set()
 
     async def solve(self, problem: Problem, arm: Arm, *, raise_failures: bool = False) -> Solution:
         """Solve one problem and commit its result.
@@ -108,7 +117,21 @@ class Engine:
         Raises:
             JournalError: the journal can't be written.
             ModelCallsForbidden: see :mod:`heartloop.backends.base`.
+            UsageError: a problem of this id is being solved already, and the journal has one place for it.
         """
+        place = (arm.name, problem.id)
+        if place in self._solving and not isinstance(self.journal, NullJournal):
+            raise UsageError(
+                f"problem {problem.id!r} is being solved already; problems of one run need ids of their own"
+            )
+        self._solving.add(place)
+        try:
+            return await self._solve(problem, arm, raise_failures)
+        finally:
+            self._solving.discard(place)
+
+    async def _solve(self, problem: Problem, arm: Arm, raise_failures: bool) -> Solution:
+        recorded = True
         solving = Solving(self, arm, problem, self._problem_account(arm, problem))
         self._tell(ProblemStarted(arm.name, problem.id))
         try:
@@ -122,7 +145,10 @@ class Engine:
             if isinstance(error, BackendError):
                 if error.ends_run and self.ended_by is None:
                     self.ended_by = error
-            else:
+            elif isinstance(error, ReplayMismatch):
+                # The earlier result stands: whoever resumes with the old prompts finds it again.
+                recorded = self.journal.result(arm.name, problem.id) is None
+            elif not isinstance(error, HeartLoopError):
                 logger.exception("problem %r: the strategy %s broke", problem.id, arm.strategy.name)
             chosen = await solving.best_so_far()
             if raise_failures and chosen is None:
@@ -131,9 +157,10 @@ class Engine:
         solution = await solving.scored(solution)
         exhausted = solving.exhausted
         ended_by = None if exhausted is None else exhausted.account
-        await self.journal.write(
-            solution_to_result(arm.name, solution, settings=arm.settings, ended_by=ended_by)
-        )
+        if recorded:
+            await self.journal.write(
+                solution_to_result(arm.name, solution, settings=arm.settings, ended_by=ended_by)
+            )
         self._tell(ProblemSolved(arm.name, solution))
         return solution
 
@@ -149,8 +176,10 @@ class Engine:
 
     async def aclose(self) -> None:
         """Close backends and journal. Solving must have ended."""
-        await self.gateway.aclose()
-        await self.journal.aclose()
+        try:
+            await self.gateway.aclose()
+        finally:
+            await self.journal.aclose()
 
     # --- for Solving ----------------------------------------------------------------------------------
 

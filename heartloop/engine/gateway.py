@@ -132,8 +132,12 @@ class Gateway:
             await self._idle.wait()
 
     async def aclose(self) -> None:
-        for lane in self.lanes.values():
-            await lane.aclose()
+        outcomes = await asyncio.gather(
+            *(lane.aclose() for lane in self.lanes.values()), return_exceptions=True
+        )
+        for outcome in outcomes:  # one that can't be closed is no reason to leave the others open
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 class _Tries:

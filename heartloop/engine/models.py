@@ -50,7 +50,7 @@ class Model:
     price: Price | None = None
     budget: Budget = Budget()
     context_tokens: int | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     def make_backend(self) -> Backend:
         """The backend: the given one, or a new one by name.
@@ -80,6 +80,8 @@ class Model:
                 f"a budget in dollars needs the price of every model, and that of {name!r} is unknown: "
                 "give its price per million prompt and completion tokens, or limit tokens instead"
             )
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UsageError(f"concurrency must be at least 1, not {self.concurrency}")
         backend = self.make_backend()
         concurrency = self.concurrency or backend.max_concurrency or DEFAULT_CONCURRENCY
         if backend.max_concurrency is not None:

@@ -21,7 +21,8 @@ class Recorded:
     """The events of one problem (of one arm), by key.
 
     A failure is kept only where something other than a failure follows it: then the strategy went on
-    after it, and must see it again. Failures at the end are forgotten, so that resuming tries them again.
+    after it, and must see it again. Failures at the end are forgotten, so that resuming tries them again;
+    so are those that end the run (a bad key, ...): no strategy goes on after one.
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
@@ -32,9 +33,12 @@ class Recorded:
         for event in events:
             if event.key.kind.startswith(_FAILURE):
                 base = _completion_key(event.key)
-                self._failures[base] = event
                 self._failures_seen[base] = self._failures_seen.get(base, 0) + 1
-                trailing.append(base)
+                if failure_from_dict(event.data).ends_run:
+                    self._failures.pop(base, None)
+                else:
+                    self._failures[base] = event
+                    trailing.append(base)
             else:
                 self._events[event.key] = event
                 trailing.clear()
@@ -55,10 +59,8 @@ class Recorded:
             BackendError: the call failed then, and the strategy went on after it.
         """
         event = self._events.get(key)
-        if event is None and key.kind == "completion":
-            failed = self._failures.get(key)
-            if failed is not None:
-                raise failure_from_dict(failed.data)
+        failed = self._failures.get(key) if event is None and key.kind == "completion" else None
+        event = event or failed
         if event is None:
             return None
         if event.fingerprint != fingerprint:
@@ -67,6 +69,8 @@ class Recorded:
                 f"{key.branch!r} differs from the one made now. Prompts, settings, data or code have changed "
                 "since the run began: resume with the old ones, or start a new run in another folder."
             )
+        if event is failed:
+            raise failure_from_dict(event.data)
         return event.data
 
     def failure_key(self, key: EventKey) -> EventKey:

@@ -202,7 +202,7 @@ def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
         data["verdict"] = verdict_to_dict(a.verdict)
     if a.score is not None:
         data["score"] = verdict_to_dict(a.score)
-    _add(data, reasoning=a.reasoning, model=a.model)
+    _add(data, feedback=a.feedback, reasoning=a.reasoning, model=a.model)
     return data
 
 
@@ -215,6 +215,7 @@ def attempt_from_dict(data: Data) -> Attempt:
             text=_str(data, "text"),
             answer=_optional(data, "answer", _text),
             cue=_optional(data, "cue", cue_from_dict),
+            feedback=_str(data, "feedback", ""),
             reasoning=_str(data, "reasoning", ""),
             finish_reason=_finish(data),
             usage=usage_from_dict(data["usage"]),

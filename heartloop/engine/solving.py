@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from heartloop.engine.gateway import Call
 from heartloop.engine.ledger import Account
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
 from heartloop.engine.serial import attempt_to_dict, completion_from_dict
-from heartloop.errors import BackendError, BudgetExhausted
+from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError
 from heartloop.journal.records import Event, EventKey
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import (
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from heartloop.strategies.base import Strategy
 
 __all__ = ["Arm", "Solving"]
+
+logger = logging.getLogger(__name__)
 
 Equivalence = Callable[[str, str], Awaitable[bool]]
 Scorer = Callable[[Problem, str | None], Awaitable[Verdict]]
@@ -200,8 +203,8 @@ class Solving:
         )
 
     async def best_so_far(self) -> Attempt | None:
-        """The attempt to return when the strategy could not end: an accepted one, else the judge's choice
-        if it needs no calls for it, else the largest group's first."""
+        """The attempt to return when the strategy could not end: an accepted one, else the first of the
+        largest group of equivalent answers, else the last."""
         from heartloop.judges.majority import largest_group
         from heartloop.strategies.base import accepted
 
@@ -211,7 +214,12 @@ class Solving:
         right = accepted(attempts)
         if right is not None:
             return right
-        group = await largest_group(attempts, self.equivalent)
+        try:
+            group = await largest_group(attempts, self.equivalent)
+        except Exception:
+            # It may be what the strategy broke on. One problem's failure stays with that problem.
+            logger.exception("problem %r: its answers could not be compared", self.problem.id)
+            group = []
         return group[0] if group else attempts[-1]
 
     async def scored(self, solution: Solution) -> Solution:
@@ -219,10 +227,18 @@ class Solving:
         scorer = self.arm.scorer
         if scorer is None or self.problem.reference is None:
             return solution
+
+        async def score(answer: str | None) -> Verdict:
+            try:
+                return await scorer(self.problem, answer)
+            except HeartLoopError:
+                raise
+            except Exception as error:
+                logger.exception("problem %r: the scorer broke", self.problem.id)
+                return Verdict(None, "scorer", f"the scorer broke: {type(error).__name__}: {error}")
+
         answers = list(dict.fromkeys([solution.answer, *(a.answer for a in solution.attempts)]))
-        verdicts = dict(
-            zip(answers, await asyncio.gather(*(scorer(self.problem, a) for a in answers)), strict=True)
-        )
+        verdicts = dict(zip(answers, await asyncio.gather(*map(score, answers)), strict=True))
         attempts = tuple(replace(a, score=verdicts[a.answer]) for a in solution.attempts)
         chosen = solution.chosen
         if chosen is not None:

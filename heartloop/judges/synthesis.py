@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from heartloop.errors import ContextOverflow
 from heartloop.judges.majority import largest_group
-from heartloop.responders.chat import attempt_from
+from heartloop.responders.chat import attempt_from, fitted
 from heartloop.types import Attempt, Completion, Message, Problem, Verdict, text_of
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class Synthesis:
                 room = context - session.prompt_tokens_bound(messages, "synthesiser")
             sampling = session.sampling("synthesiser")
             if room is None or room >= sampling.max_tokens or limit <= _LEAST_CHARACTERS:
+                last = max(attempt.round for attempt in attempts)
+                asked = fitted(sampling, room)
                 try:
-                    return await session.generate(messages, role="synthesiser")
+                    return await session.generate(messages, role="synthesiser", sampling=asked, round=last)
                 except ContextOverflow:
                     if limit <= _LEAST_CHARACTERS:
                         raise

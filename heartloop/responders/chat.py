@@ -21,7 +21,7 @@ from heartloop.types import Attempt, Completion, Cue, Message, Problem, Sampling
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["ChatResponder", "attempt_from"]
+__all__ = ["ChatResponder", "attempt_from", "fitted"]
 
 LEAST_NEW_TOKENS = 64
 """A completion shorter than this is not worth asking for."""
@@ -62,7 +62,7 @@ class ChatResponder:
             if context is not None:
                 room = context - session.prompt_tokens_bound(messages, "generator")
             if room is None or room >= sampling.max_tokens or _at_its_shortest(history, shortened):
-                asked = _fitted(sampling, room)
+                asked = fitted(sampling, room)
                 try:
                     return await session.generate(messages, sampling=asked, round=round)
                 except ContextOverflow as overflow:
@@ -82,7 +82,8 @@ def _at_its_shortest(history: Sequence[Attempt], shortened: bool) -> bool:
     return not history or (len(history) == 1 and shortened)
 
 
-def _fitted(sampling: Sampling, room: int | None) -> Sampling:
+def fitted(sampling: Sampling, room: int | None) -> Sampling:
+    """``sampling`` with no more new tokens than ``room``, unless that leaves too few to be of use."""
     if room is None or room >= sampling.max_tokens or room < LEAST_NEW_TOKENS:
         return sampling
     return replace(sampling, max_tokens=room)

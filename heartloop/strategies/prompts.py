@@ -17,9 +17,11 @@ from types import MappingProxyType
 from typing import Any
 
 from heartloop.errors import DataError, UnknownName
-from heartloop.types import Content, ContentPart
+from heartloop.types import Content, ContentPart, text_of
 
 __all__ = ["Prompts", "Shot"]
+
+_HERE = "\0question\0"
 
 _NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -62,7 +64,8 @@ class Prompts:
         """The default wording with what the TOML file at ``path`` changes.
 
         Raises:
-            DataError: the file can't be read, or holds a section, template or $name that nothing uses.
+            DataError: the file can't be read, or holds a section or $name that nothing uses. (A template
+                of a new name is kept, for strategies of your own.)
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -89,9 +92,11 @@ class Prompts:
         """A question in its template; image parts keep their place after the text before them."""
         if isinstance(question, str):
             return self.fill("question", name, question=question)
-        before, _, after = self.template("question", name).partition("$question")
+        # The question's place in the template, however it is written ($question or ${question}).
+        before, _, after = self.fill("question", name, question=_HERE).partition(_HERE)
+        after = after.replace(_HERE, text_of(question))
         parts: list[ContentPart] = [dict(part) for part in question]
-        for text, position in ((_plain(after), len(parts)), (_plain(before), 0)):
+        for text, position in ((after, len(parts)), (before, 0)):
             if text.strip():
                 parts.insert(position, {"type": "text", "text": text})
         return tuple(parts)
@@ -109,10 +114,6 @@ class Prompts:
         """The inverse of :meth:`as_dict`."""
         shots = tuple(Shot(question, answer) for question, answer in data["shots"])
         return cls(data["sections"], data["system"], shots)
-
-
-def _plain(template: str) -> str:
-    return Template(template).substitute()
 
 
 @cache
