@@ -413,7 +413,7 @@ def show(
         if problem is not None:
             show_conversation(journal, config, problem, _console())
             return
-        summary = summarise(journal, config)
+        summary = summarise(journal, config, seconds=journal.elapsed_before())
         if json:
             _print_json(summary.to_dict())
             return
@@ -443,7 +443,7 @@ def export(
 def demo(
     out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
     seed: Seed = 0,
-    problems: Annotated[int, typer.Option(min=1, help="Problems of the demo's set to use.")] = 24,
+    problems: Annotated[int, typer.Option(min=1, help="Problems of the demo's set to use.")] = 12,
     json: Json = False,
 ) -> None:
     """Real loops on the embedded model: what they cost, gain and lose, with intervals."""

@@ -89,8 +89,13 @@ class Session:
         role: str = "generator",
         sampling: Sampling | None = None,
         round: int = 1,
+        fresh: bool = False,
     ) -> Completion:
         """One completion from the model that plays ``role``; from the journal if it is there.
+
+        Args:
+            round: of the attempt it is for; the scheduler looks at it.
+            fresh: it depends on nothing found before, so arms of one run that ask the same may share it.
 
         Raises:
             ConcurrentBranchError: this branch is already waiting for one.
@@ -109,7 +114,7 @@ class Session:
             if drawn.seed is None and solving.sends_seed(role):
                 drawn = replace(drawn, seed=solving.seed_for(self.branch_name, key.ordinal))
             request = Request(solving.model_name(role), tuple(messages), drawn)
-            shared = role == "generator" and key.ordinal == 0 and round == 1
+            shared = fresh and key.ordinal == 0
             return await solving.complete(key, request, role, round, shared=shared)
         finally:
             self._busy = False

@@ -64,7 +64,7 @@ class ChatResponder:
             if room is None or room >= sampling.max_tokens or _at_its_shortest(history, shortened):
                 asked = fitted(sampling, room)
                 try:
-                    return await session.generate(messages, sampling=asked, round=round)
+                    return await session.generate(messages, sampling=asked, round=round, fresh=not history)
                 except ContextOverflow as overflow:
                     if _at_its_shortest(history, shortened):
                         fewer = _fewer_tokens(asked, overflow)

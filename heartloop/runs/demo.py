@@ -23,18 +23,18 @@ from heartloop.types import Budget
 
 __all__ = ["demo_config", "run_demo"]
 
-ROUNDS = 4
+ROUNDS = 3
 SHOTS = 4
 
 _TITLES = {
-    "single_pass": "single pass (answer only)",
+    "single_pass": "single pass",
     "resample-s1": "resample",
     "self_reflection-s1": "self-reflection",
-    "heart_twin-s1": "HEART's affect-free twins",
+    "heart_twin-s1": "HEART, neutral twins",
     "heart-s1": "HEART",
     "resample-s2": "resample",
     "self_reflection-s2": "self-reflection",
-    "heart_twin-s2": "HEART's affect-free twins",
+    "heart_twin-s2": "HEART, neutral twins",
     "heart-s2": "HEART",
 }
 
@@ -53,7 +53,7 @@ def demo_config(seed: int) -> RunConfig:
             arms.append(ArmConfig(f"{name}-{setting}", strategy, judge, max_rounds=ROUNDS, rotation=rotation))
     prompts = Prompts(Prompts.default().sections, shots=own_shots(SHOTS))
     return RunConfig(
-        models={"generator": ModelConfig("local/smollm2-135m", temperature=0.7, max_tokens=160)},
+        models={"generator": ModelConfig("local/smollm2-135m", temperature=0.7, max_tokens=96)},
         arms=tuple(arms),
         seed=seed,
         problem_budget=Budget(calls=ROUNDS, tokens=24_000),
@@ -118,20 +118,19 @@ def _report(summary: Summary, console: Console) -> None:
 
 def _table(title: str, arms: list[ArmSummary]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    for number in range(1, ROUNDS + 1):
-        table.add_column(f"round {number}", justify="right")
-    for head in ("final answer right (95% interval)", "wrong→right", "right→wrong", "tokens/problem"):
-        table.add_column(head, justify="right")
+    table.add_column("", no_wrap=True)
+    table.add_column("by round", justify="right", no_wrap=True)
+    for head in ("final right", "95% interval", "w→r", "r→w", "tokens"):
+        table.add_column(head, justify="right", no_wrap=True)
     for arm in arms:
-        rounds = [f"{right}/{scored}" for right, scored in arm.by_round]
+        rounds = " ".join(str(right) for right, _ in arm.by_round)
         low, high = wilson(arm.solved, arm.scored) or (0.0, 1.0)
         share = arm.solved / arm.scored if arm.scored else 0.0
         table.add_row(
             _TITLES.get(arm.name, arm.name),
-            *rounds,
-            *[""] * (ROUNDS - len(rounds)),
-            f"{arm.solved}/{arm.scored} = {share:.0%} ({low:.0%} to {high:.0%})",
+            rounds,
+            f"{arm.solved}/{arm.scored} = {share:.0%}",
+            f"{low:.0%} to {high:.0%}",
             str(arm.wrong_to_right),
             str(arm.right_to_wrong),
             f"{arm.tokens / max(1, arm.finished):,.0f}",
@@ -143,12 +142,13 @@ def _caveat(by_name: dict[str, ArmSummary], problems: int) -> str:
     heart, twin = by_name["heart-s1"], by_name["heart_twin-s1"]
     resample = by_name["resample-s1"]
     return (
-        "\nHow to read this. Under S1 every arm can only gain with rounds, since an oracle throws wrong "
-        f"answers away: the baseline that HEART ({heart.solved}/{heart.scored}) has to beat is plain "
-        f"resampling ({resample.solved}/{resample.scored}), and the one that says whether emotion did anything is its "
-        f"affect-free twins ({twin.solved}/{twin.scored}). With {problems} problems, arms whose intervals "
+        "\nHow to read this. By round: problems right at the end of rounds 1, 2, 3. w→r and r→w: answers that "
+        "turned from wrong to right, and back, along a loop's rounds. Tokens: per problem.\n"
+        "Under S1 every arm can only gain with rounds, since an oracle throws wrong answers away. What HEART "
+        f"({heart.solved}/{heart.scored}) has to beat is plain resampling ({resample.solved}/"
+        f"{resample.scored}); what says whether emotion did anything is the same cues with the affect taken "
+        f"out, its neutral twins ({twin.solved}/{twin.scored}). With {problems} problems, arms whose intervals "
         "overlap can't be told apart.\n"
         "What a 135M model shows: the loop runs, stops, counts and resumes, and blind second looks can lose "
-        "right answers (right→wrong). What it does not show: anything about large models, or whether affect "
-        "helps."
+        "right answers. What it does not show: anything about large models, or whether affect helps."
     )

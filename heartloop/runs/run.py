@@ -282,7 +282,10 @@ class Run:
 
     def summary(self) -> Summary:
         """What the journal says of the run so far."""
-        return summarise(self.journal, self.config, interrupted=self.interrupted)
+        seconds = self.journal.elapsed_before()
+        if self._engine is not None:
+            seconds = self._engine.ledger.run.elapsed
+        return summarise(self.journal, self.config, seconds=seconds, interrupted=self.interrupted)
 
     def _write_summary(self, summary: Summary) -> None:
         text = orjson.dumps(summary.to_dict(), option=orjson.OPT_INDENT_2)

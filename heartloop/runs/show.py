@@ -145,6 +145,8 @@ def attempt_panels(attempts: Iterable[Attempt], outcome: Outcome | None = None) 
                 border_style="cyan",
             )
         verdict = attempt.verdict
+        if verdict is not None and verdict.correct is None:
+            verdict = None
         judged = Text("")
         if verdict is not None:
             judged = Text.assemble("  judge: ", _mark(verdict.correct))

@@ -128,8 +128,14 @@ def outcomes(journal: JournalQueries, arm: str) -> list[Outcome]:
     return [outcome_of(result) for result in journal.results(arm)]
 
 
-def summarise(journal: JournalQueries, config: RunConfig, *, interrupted: bool = False) -> Summary:
-    """The summary of a run from its journal (a reader or a writer)."""
+def summarise(
+    journal: JournalQueries, config: RunConfig, *, seconds: float, interrupted: bool = False
+) -> Summary:
+    """The summary of a run from its journal (a reader or a writer).
+
+    Args:
+        seconds: wall-clock seconds that the run has taken so far.
+    """
     arms = []
     failures: list[tuple[str, str, str]] = []
     budget_ended = False
@@ -148,7 +154,7 @@ def summarise(journal: JournalQueries, config: RunConfig, *, interrupted: bool =
         confirmed=totals.confirmed,
         assumed=totals.assumed,
         released_calls=totals.released.calls,
-        seconds=journal.elapsed_before(),
+        seconds=seconds,
         failures=tuple(failures),
         budget_ended=budget_ended,
         interrupted=interrupted,
