@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -93,6 +92,8 @@ async def averify_many(
     cases: Iterable[CaseLike], *, timeout: float = 2.0, pool: Pool | None = None, **options: Any
 ) -> list[Verdict]:
     """:func:`verify_many` for coroutines; the event loop is never blocked."""
+    import asyncio  # here, because it is a third of this package's import time
+
     made = [_case(case, options) for case in cases]
     if len(made) > 50 or sum(len(case.prediction) for case in made) > _OFF_LOOP:
         verdicts, futures = await asyncio.to_thread(_start, made, timeout, pool, {})
@@ -159,9 +160,7 @@ def _start(
         task = engine.prepare(case.prediction, references, case.options)
         verdict = engine.cheap(task)
         if verdict is None:
-            payloads.append(
-                {"prediction": task.prediction, "references": references, "options": case.options.as_dict()}
-            )
+            payloads.append(engine.payload(task))
             places.append((index, begun))
             verdicts.append(None)
         else:

@@ -1,19 +1,34 @@
-"""First floor: text, exact numbers, choice letters here; the rest by latex2sympy2_extended in a worker."""
+"""From a prediction and its references to a verdict: the same code in the caller's process and in workers.
+
+In the caller's process (:func:`cheap`) the text paths and the exact arithmetic run, bounded in size; whatever
+needs more raises ``NeedsWorker`` inside and comes back as None. In a worker (:func:`reply`) the numerics are present, and
+what neither parses nor evaluates there goes to latex2sympy2_extended and sympy.
+"""
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from heartloop.answers import extract_answer
+from heartloop.answers import extract_answer, extract_choice, strip_reasoning
 from heartloop.types import Verdict
 
+from . import official, shorttext
+from .clean import clean, squeeze
+from .compare import matched, same
+from .leaves import Context, NeedsWorker, Numeric, Unsupported
+from .lexer import ParseError
 from .options import Options
+from .parser import Node, parse
+from .units import find_unit
 
 __all__ = ["Task", "cheap", "prepare", "reply"]
+
+_IN_PROCESS = 3000  # characters; longer answers are compared as text here, and parsed in a worker
+_IN_WORKER = 2_000_000
 
 
 def _nothing() -> None:
@@ -23,13 +38,11 @@ def _nothing() -> None:
 on_loading: Callable[[], None] = _nothing
 on_loaded: Callable[[], None] = _nothing
 
-_WRAP = re.compile(r"\$|\\left|\\right|\\[,;:! ]|\\displaystyle|\\text\{|\\mathrm\{|\s+")
-_FRACTION = re.compile(r"(-?)\\[dt]?frac\{?(-?\d+)\}?\{?(-?\d+)\}?")
-_PLAIN = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?")
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
+    """One case, with the answer already taken out of the prediction."""
+
     prediction: str
     answer: str | None
     references: tuple[str, ...]
@@ -37,74 +50,247 @@ class Task:
 
 
 def prepare(prediction: str, references: tuple[str, ...], options: Options) -> Task:
-    answer = extract_answer(prediction, options.kind) if options.extract else prediction
-    return Task(prediction, answer, references, options)
-
-
-def _normal(text: str) -> str:
-    return _WRAP.sub("", text).strip(".,").lower()
-
-
-def _number(text: str) -> Fraction | None:
-    text = (
-        text.replace("{,}", "").replace(",", "")
-        if re.fullmatch(r"[-+]?\d{1,3}(?:\{?,\}?\d{3})+(?:\.\d+)?", text)
-        else text
-    )
-    match = _FRACTION.fullmatch(text)
-    if match and len(text) < 4000:
-        return (
-            None if int(match[3]) == 0 else Fraction(int(match[2]), int(match[3])) * (-1 if match[1] else 1)
-        )
-    if _PLAIN.fullmatch(text) and len(text) < 4000 and not re.search(r"/0+$", text):
-        return Fraction(text)
-    return None
+    """Extract what will be compared. The official mode has its own rule for that."""
+    if options.mode == "official":
+        return Task(prediction, official.extract(prediction), references, options)
+    if not options.extract:
+        return Task(prediction, prediction, references, options)
+    if options.kind == "choice":
+        return Task(prediction, extract_choice(prediction), references, options)
+    return Task(prediction, extract_answer(prediction, options.kind), references, options)
 
 
 def cheap(task: Task) -> Verdict | None:
-    if task.answer is None:
-        return Verdict(False, "none", "no answer found in the prediction")
-    answer = _normal(task.answer)
-    for reference in task.references:
-        normal = _normal(reference)
-        if normal == answer:
-            return Verdict(True, "text", prediction=answer, reference=normal)
-    normals = [_normal(r) for r in task.references]
-    if task.options.kind == "choice":
-        letter = extract_answer(task.answer, "choice")
-        return Verdict(
-            letter is not None and letter in {extract_answer(r, "choice") for r in task.references}, "choice"
-        )
-    if task.options.kind == "text":
-        return Verdict(False, "text", prediction=answer, reference=normals[0] if normals else None)
-    value, values = _number(answer), [_number(n) for n in normals]
-    if value is not None and all(v is not None for v in values):
-        return Verdict(
-            value in values, "number", prediction=str(value), reference=str(values[0]) if values else None
-        )
-    return None
+    """The verdict, if it takes no more than text and exact arithmetic; None if a worker must decide."""
+    try:
+        return _decide(task, None)
+    except NeedsWorker:
+        return None
+    except (Unsupported, RecursionError, OverflowError):
+        return None
+
+
+def payload(task: Task) -> dict[str, Any]:
+    """What a worker needs to know; a long prediction itself stays here."""
+    whole = task.prediction if len(task.prediction) < 1000 else task.prediction[-1000:]
+    return {
+        "prediction": _encodable(whole),
+        "answer": task.answer and _encodable(task.answer),
+        "references": [_encodable(reference) for reference in task.references],
+        "options": task.options.as_dict(),
+    }
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates, which a model's broken JSON may hold, don't survive the way to a worker."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def reply(case: dict[str, Any]) -> dict[str, Any]:
-    options = Options(**case["options"])
-    task = prepare(case["prediction"], tuple(case["references"]), options)
-    on_loading()
-    from latex2sympy2_extended import latex2sympy
-    from sympy import simplify
+    """A worker's answer to one case."""
+    from .numeric import Numerics
 
-    on_loaded()
-
-    def parse(text: str) -> Any:
-        return latex2sympy(text.strip().strip("$").rstrip("."))
-
-    answer = parse(task.answer or "")
-    correct = False
-    for reference in task.references:
-        other = parse(reference)
-        correct = correct or bool(answer == other) or bool(simplify(answer - other) == 0)
+    begun = time.perf_counter()
+    given = dict(case["options"])
+    for name in ("precision", "choices"):
+        if given[name] is not None:
+            given[name] = tuple(given[name])
+    task = Task(case["prediction"], case["answer"], tuple(case["references"]), Options(**given))
+    verdict = _decide(task, Numerics())
     return {
-        "correct": correct,
-        "method": "sympy",
-        "prediction": str(answer),
-        "reference": str(task.references[0]),
+        "correct": verdict.correct,
+        "method": verdict.method,
+        "reason": verdict.reason,
+        "score": verdict.score,
+        "prediction": _shown(verdict.prediction),
+        "reference": _shown(verdict.reference),
+        "seconds": time.perf_counter() - begun,
     }
+
+
+def _shown(text: str | None) -> str | None:
+    return text if text is None or len(text) <= 500 else text[:240] + " ... " + text[-240:]
+
+
+def _decide(task: Task, numeric: Numeric | None) -> Verdict:
+    options = task.options
+    if not task.references:
+        return Verdict(None, "none", "there is no reference")
+    if task.answer is None or not task.answer.strip():
+        return _graded(Verdict(False, "none", "no answer found in the prediction"), options)
+    if options.mode == "official":
+        return _graded(official.judge(task.answer, task.references, options, numeric), options)
+    if options.kind == "choice":
+        return _graded(
+            shorttext.choice(task.prediction, task.answer, task.references, options.choices), options
+        )
+    if options.kind == "text":
+        return _graded(shorttext.short_text(task.answer, task.references), options)
+    best: Verdict | None = None
+    postponed = False
+    for reference in task.references:
+        try:
+            verdict = _against(task, reference, numeric)
+        except NeedsWorker:
+            postponed = True
+            continue
+        if verdict.correct:
+            return _graded(verdict, options)
+        if (
+            best is None
+            or (best.correct is False and verdict.correct is None)
+            or (verdict.score or 0) > (best.score or 0)
+        ):
+            best = verdict
+    if postponed:
+        raise NeedsWorker
+    assert best is not None
+    return _graded(best, options)
+
+
+def _graded(verdict: Verdict, options: Options) -> Verdict:
+    if not options.graded or verdict.score is not None or verdict.correct is None:
+        return verdict
+    return Verdict(
+        verdict.correct,
+        verdict.method,
+        verdict.reason,
+        float(verdict.correct),
+        verdict.prediction,
+        verdict.reference,
+    )
+
+
+def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
+    options = task.options
+    assert task.answer is not None
+    answer, target = clean(task.answer), clean(reference)
+    left, right = squeeze(answer), squeeze(target)
+    if left == right and left:
+        return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
+    if len(answer) + len(target) > _IN_PROCESS and numeric is None:
+        raise NeedsWorker
+    if len(answer) + len(target) > _IN_WORKER:
+        return Verdict(
+            None, "none", "too long to be parsed", prediction=_shown(left), reference=_shown(right)
+        )
+    ctx = _context(options, numeric)
+    found = _compare(answer, target, ctx, options)
+    if found is not None:
+        correct, score = found
+        return Verdict(correct, ctx.method, "", score, _shown(left), _shown(right))
+    whole = strip_reasoning(task.prediction).strip()
+    if shorttext.same_words(answer, target) or (
+        whole != task.answer and shorttext.same_words(clean(whole), target)
+    ):
+        return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
+    if options.extract and len(whole) < 500 and squeeze(clean(whole)) == right:
+        return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
+    if not _formal(answer) or not _formal(target):
+        return Verdict(False, "text", "different words", prediction=_shown(left), reference=_shown(right))
+    if numeric is None:
+        raise NeedsWorker
+    return _by_sympy(answer, target, left, right)
+
+
+def _context(options: Options, numeric: Numeric | None) -> Context:
+    tolerance = Fraction(options.precision[0]) if options.precision else None
+    unit = find_unit(options.unit) if options.unit else None
+    return Context(options.significant, tolerance, unit, numeric)
+
+
+def readings(text: str, options: Options) -> list[Node]:
+    """What ``text`` may mean: with "1,938" as one number, then as two. Raises :class:`ParseError`."""
+    first: Node | None = None
+    error: ParseError | None = None
+    try:
+        first = parse(text, merge_commas=not options.multiple)
+    except ParseError as problem:
+        error = problem
+    nodes = [] if first is None else [first]
+    if "," in text:
+        try:
+            second = parse(text, merge_commas=bool(options.multiple))
+            if second != first:
+                nodes.append(second)
+        except ParseError:
+            pass
+    if not nodes:
+        assert error is not None
+        raise error
+    return nodes
+
+
+def _compare(answer: str, target: str, ctx: Context, options: Options) -> tuple[bool, float | None] | None:
+    """(equal, score), or None where one side does not parse."""
+    try:
+        references = [_with_unit(node, options) for node in readings(target, options)]
+        predictions = readings(answer, options)
+    except ParseError:
+        return None
+    postponed = failed = False
+    pairs = [(p, r) for p in predictions for r in references]
+    for p, r in pairs:
+        try:
+            if same(p, r, ctx):
+                return True, 1.0 if options.graded else None
+        except NeedsWorker:
+            postponed = True
+        except Unsupported:
+            failed = True
+    if postponed:
+        raise NeedsWorker
+    if failed:
+        return None
+    return False, max(matched(p, r, ctx) for p, r in pairs) if options.graded else None
+
+
+def _with_unit(node: Node, options: Options) -> Node:
+    """The reference with the mark that its data set keeps apart."""
+    if options.unit is None or node[0] in ("percent", "degree", "quantity", "list", "seq", "set"):
+        return node
+    unit = options.unit.replace(" ", "")
+    if "%" in unit:
+        return ("percent", node)
+    if "circ" in unit or "°" in unit:
+        return ("degree", node)
+    return node
+
+
+def _formal(text: str) -> bool:
+    """Does it look like mathematics that a bigger parser may know?"""
+    if len(text) > 2000:
+        return False
+    letters = sum(len(word) for word in text.replace("\\", " \\").split() if word.isalpha() and len(word) > 2)
+    return ("\\" in text or any(c in text for c in "^=+*/_<>()[]")) and letters * 3 < len(text)
+
+
+def _by_sympy(answer: str, target: str, left: str, right: str) -> Verdict:
+    """The last resort: latex2sympy2_extended's grammar and sympy's simplify."""
+    on_loading()
+    try:
+        from latex2sympy2_extended import latex2sympy
+        from sympy import simplify
+    finally:
+        on_loaded()
+    nodes = []
+    for text, what in ((target, "reference"), (answer, "prediction")):
+        try:
+            nodes.append(latex2sympy(text))
+        except RecursionError:
+            raise
+        except Exception as error:  # the grammar raises whatever it likes
+            malformed = what == "reference"
+            return Verdict(
+                None if malformed else False,
+                "sympy",
+                f"the {what} does not parse: {type(error).__name__}",
+                prediction=_shown(left),
+                reference=_shown(right),
+            )
+    first, second = nodes
+    try:
+        correct = bool(first == second) or bool(simplify(first - second) == 0)
+    except (TypeError, AttributeError, ValueError):
+        correct = False
+    return Verdict(correct, "sympy", "", prediction=_shown(left), reference=_shown(right))
