@@ -1,0 +1,35 @@
+"""Every example runs, and does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_runs_as_a_script(path: Path) -> None:
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert not done.stderr
+
+
+def test_own_strategy_is_short_and_stops_at_a_lead() -> None:
+    source = (EXAMPLES / "own_strategy.py").read_text()
+    strategy = source.split("class UntilLead")[1].split("\ndef ")[0]
+    assert len(strategy.splitlines()) < 30
+    solution = asyncio.run(runpy.run_path(str(EXAMPLES / "own_strategy.py"))["main"]())
+    assert solution.answer == "42"
+    assert 2 <= solution.calls < 8
+
+
+def test_pipeline_answers_every_question() -> None:
+    answers = asyncio.run(runpy.run_path(str(EXAMPLES / "pipeline.py"))["main"]())
+    assert answers == {f"sum-{n}": str(2 * n + 1) for n in range(20)}
