@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from heartloop import errors
@@ -72,6 +72,12 @@ class Recorded:
         if event is failed:
             raise failure_from_dict(event.data)
         return event.data
+
+    def completions(self, branch: str) -> Iterator[dict[str, Any]]:
+        """The recorded completions of ``branch`` and of the branches below it."""
+        for key, event in self._events.items():
+            if key.kind == "completion" and (key.branch == branch or key.branch.startswith(f"{branch}.")):
+                yield event.data["completion"]
 
     def failure_key(self, key: EventKey) -> EventKey:
         """Where to record that the completion under ``key`` failed (again)."""

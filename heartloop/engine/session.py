@@ -130,10 +130,11 @@ class Session:
         judge = solving.arm.judge
         mark = fingerprint_of({"assess": [judge.name, attempt.answer, attempt.round]})
         recorded = solving.recorded.find(key, mark, "verdict")
+        child = self._child(f"assess@{key.ordinal}")
         if recorded is not None:
             verdict = verdict_from_dict(recorded)
+            solving.count_recorded(child.branch_name)
         else:
-            child = self._child(f"assess@{key.ordinal}")
             verdict = await judge.assess(solving.shown_to(judge), attempt, child)
             await solving.write(key, mark, verdict_to_dict(verdict))
         judged = replace(attempt, verdict=verdict)
@@ -156,6 +157,7 @@ class Session:
         mark = fingerprint_of({"select": [solving.arm.judge.name, *(c.answer for c in candidates)]})
         recorded = solving.recorded.find(key, mark, "selection")
         if recorded is not None:
+            solving.count_recorded(child.branch_name)
             index = recorded["value"].get("index")
             return candidates[index] if index is not None else attempt_from_dict(recorded["value"]["attempt"])
         judge = solving.arm.judge

@@ -136,10 +136,18 @@ class Solving:
                 await self.engine.replayed()
             else:
                 completion = await self._call(key, request, mark, role, round, self.recorded)
+        self._count(completion)
+        return completion
+
+    def count_recorded(self, branch: str) -> None:
+        """Count the calls behind a recorded judgement, which a replay does not make again."""
+        for data in self.recorded.completions(branch):
+            self._count(completion_from_dict(data))
+
+    def _count(self, completion: Completion) -> None:
         if completion.usage is not None:
             self.usage += completion.usage
         self.calls += 1
-        return completion
 
     async def _call(
         self, key: EventKey, request: Request, mark: str, role: str, round: int, recorded: Recorded
