@@ -147,8 +147,8 @@ def _caveat(by_name: dict[str, ArmSummary], problems: int) -> str:
         "Under S1 every arm can only gain with rounds, since an oracle throws wrong answers away. What HEART "
         f"({heart.solved}/{heart.scored}) has to beat is plain resampling ({resample.solved}/"
         f"{resample.scored}); what says whether emotion did anything is the same cues with the affect taken "
-        f"out, its neutral twins ({twin.solved}/{twin.scored}). With {problems} problems, arms whose intervals "
-        "overlap can't be told apart.\n"
+        f"out, its neutral twins ({twin.solved}/{twin.scored}). With {problems} problems, arms whose "
+        "intervals overlap can't be told apart.\n"
         "What a 135M model shows: the loop runs, stops, counts and resumes, and blind second looks can "
         "lose right answers. What it does not show: anything about large models, or whether affect helps."
     )
