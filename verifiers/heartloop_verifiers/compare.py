@@ -273,9 +273,9 @@ def _single(a: Node, b: Node, ctx: Context) -> bool:
     if a[0] == "assign" or b[0] == "assign":
         return _same_assignment(a, b, ctx)
     if a[0] == "rel" or b[0] == "rel":
-        return a[0] == b[0] and _same_relation(a, b, ctx)
-    if a[0] in ("pow", "mul", "fn", "add") or b[0] in ("pow", "mul", "fn", "add"):
-        pass
+        if a[0] == b[0]:
+            return _same_relation(a, b, ctx)
+        return same(_found(a), _found(b), ctx) if _found(a) is not a or _found(b) is not b else False
     if a[0] == "matrix" or b[0] == "matrix":
         return _same_matrix(a, b, ctx)
     if a[0] == "seq" or b[0] == "seq":
@@ -283,6 +283,13 @@ def _single(a: Node, b: Node, ctx: Context) -> bool:
     if a[0] in _SHAPES or b[0] in _SHAPES:
         return False
     return same_value(a, b, ctx)
+
+
+def _found(node: Node) -> Node:
+    """``AB = 7``, ``a + b = 7`` where a bare value is asked for: the value."""
+    if node[0] == "rel" and node[1] == ("=",) and not symbols(node[2][1]) - _CONSTANTS and symbols(node[2][0]) - _CONSTANTS:
+        return node[2][1]
+    return node
 
 
 _SHAPES = frozenset(("set", "list", "union", "inter", "minus", "or", "word", "domain"))

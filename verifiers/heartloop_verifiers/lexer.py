@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<exp>[eE][-+]?\d{1,6}(?![\d.a-zA-Z]))?"
     r"|\\(?P<text>text|textbf|textit|textrm|textsf|mbox|hbox|textnormal|texttt|emph)\s*\{(?P<content>[^{}]*)\}"
     r"|\\(?P<roman>mathrm|operatorname\*?|mathbf|mathit|boldsymbol|bm|mathsf|rm|bf|it|mathbb|mathcal|mathscr|vec|overrightarrow)\s*(?:\{\s*(?P<rcontent>[a-zA-Z ~.\\,%]*)\s*\}|(?P<rletter>[a-zA-Z]))"
-    r"|\\(?P<command>[a-zA-Z]+)\*?"
+    r"|\\(?P<command>[a-zA-Z]+)"
     r"|\\(?P<escaped>[^a-zA-Z])"
     r"|(?P<word>[a-zA-Z]+)"
     r"|(?P<op>\*\*|<=|>=|!=|=>|:=|==|->|[-+*/^_=<>()\[\]{}|,;:!%&'\".?])"

@@ -838,7 +838,7 @@ class _Parser:
         else:
             arguments = (self.function_argument(),)
         if name in ("log", "lg", "ln"):
-            if len(arguments) != 1:
+            if len(arguments) > 2 or (len(arguments) == 2 and base is not None):
                 raise ParseError("log of several")
             if base is not None:
                 arguments = (arguments[0], base)
@@ -953,6 +953,8 @@ _PREFIXES = (
 def _product(factors: list[Node]) -> Node:
     if len(factors) == 1:
         return factors[0]
+    if len(factors) == 2 and factors[0][0] == "sym" and factors[1][0] == "seq" and factors[1][1:3] in (("(", "]"), ("[", ")")):
+        return ("rel", ("in",), (factors[0], factors[1]))  # "t(0,4]" is "t in (0,4]" with the sign lost
     if any(factor[0] in ("seq", "set", "list", "rel", "matrix", "union") for factor in factors):
         raise ParseError("a product of things that are not numbers")
     return ("mul", tuple(factors))
@@ -996,6 +998,15 @@ def _is_region(node: Node) -> bool:
     if node[0] == "rel":
         return all(op in ("<", ">", "<=", ">=", "in", "!=", "=") for op in node[1])
     return node[0] in ("seq", "union", "set", "or", "minus", "inter")
+
+
+def _only_region(node: Node) -> bool:
+    """A relation other than ``=``, a union, or brackets that no tuple has."""
+    if node[0] == "rel":
+        return node[1] != ("=",)
+    if node[0] == "seq":
+        return len(node[3]) == 2 and ((node[1], node[2]) != ("(", ")") or ("const", "inf") in node[3])
+    return node[0] in ("union", "minus", "inter", "or")
 
 
 def _is_domain(node: Node) -> bool:

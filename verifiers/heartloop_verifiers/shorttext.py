@@ -32,7 +32,7 @@ _DAY_FIRST = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTH})\
 _MONTH_FIRST = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?:\s*,?\s+(\d{{3,4}})\b)?")
 _ISO = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
 _FILLER = re.compile(r"^(?:it|that|this|he|she|they)?\s*(?:is|was|are|were|would be)\s+|^in\s+(?=\d{4}$)")
-_SYMBOLIC = re.compile(r"[\\^=+<>*]|(?<![A-Za-z])-\s*\d")
+_SYMBOLIC = re.compile(r"[\\^=+<>*()\[\]{}|/_]|(?<![A-Za-z0-9])-")
 _LEAD = re.compile(r"^\s*(?:the\s+)?(?:final\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*", re.IGNORECASE)
 _OPTION_MARK = re.compile(r"^\s*\(?([A-Za-z])[).:]\s+")
 
