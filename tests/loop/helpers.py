@@ -16,6 +16,7 @@ from heartloop.types import Message, Problem, Request, Verdict, text_of
 
 T = TypeVar("T")
 
+NO_ANSWER = "Let me think about this problem for a good while longer"
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, max_wait=0.002)
 
 
@@ -70,7 +71,7 @@ def random_answers(seed: int, *, choices: int = 3, failures: float = 0.0) -> Cal
 
             return BadRequest("no")
         if rng.random() < 0.1:
-            return "I can't say."
+            return NO_ANSWER
         return boxed(rng.randrange(choices))
 
     return script
