@@ -9,12 +9,12 @@ import urllib.request
 MOST_SECONDS = 300
 
 
-def main(url: str, pid: int) -> str:
+def main(url: str, pid: int) -> str | None:
     for _ in range(MOST_SECONDS):
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
-                    return ""
+                    return None
         except (urllib.error.URLError, OSError):
             pass
         try:
