@@ -295,18 +295,23 @@ class HeartLoop:
             self._wait_for(stream.aclose())  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """:meth:`aclose` without async."""
-        if self._background is not None:
-            self._background.run(self.aclose())
-            self._background.stop()
-            self._background = None
-        elif self._engine is not None:
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                asyncio.run(self.aclose())
-            else:
-                raise UsageError("in a running event loop, close with 'await loop.aclose()' or 'async with'")
+        """:meth:`aclose` without async.
+
+        Raises:
+            UsageError: it is in use by a running event loop, which has to close it.
+        """
+        background = self._background
+        owner = None if self._engine is None else self._engine_loop
+        if owner is not None and owner.is_running() and (background is None or owner is not background.loop):
+            raise UsageError("in a running event loop, close with 'await loop.aclose()' or 'async with'")
+        if background is None and owner is None:
+            return
+        self._background = None
+        background = background or BackgroundLoop()
+        try:
+            background.run(self.aclose())
+        finally:
+            background.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -15,18 +15,18 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines for a caller that waits; :meth:`stop` ends it."""
+    """Runs coroutines on :attr:`loop` for a caller that waits; :meth:`stop` ends it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="heartloop", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="heartloop", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:
             work.close()
             raise UsageError("a sync call from inside this loop's own work would wait for itself: await it")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
         except BaseException:
@@ -34,6 +34,6 @@ class BackgroundLoop:
             raise
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
