@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -156,6 +158,7 @@ def solve(
     verbose: Verbose = False,
 ) -> None:
     """Answer one question, and show the rounds."""
+    from heartloop.judges.verifying import check_kind
     from heartloop.loop import HeartLoop
     from heartloop.runs.commands import make_model, make_prompts, solution_to_json
     from heartloop.runs.show import show_solution
@@ -164,7 +167,8 @@ def solve(
 
     _logging(verbose)
     if question == "-":
-        question = sys.stdin.read()
+        question = sys.stdin.buffer.read().decode("utf-8", "replace")
+    check_kind(kind)
     options: dict[str, Any] = {}
     if deck is not None:
         from heartloop.emotions import Deck as DeckOfCues
@@ -318,7 +322,9 @@ def run(
     if dry_run:
         preview(config, problems, None if json else _console(), _print_json)
         return
-    _finish(start(out, config, problems, _console(stderr=True)), json, out)
+    with _kept(out):
+        summary = start(out, config, problems, _console(stderr=True))
+    _finish(summary, json, out)
 
 
 @app.command()
@@ -391,7 +397,8 @@ def resume(
                 console=_console(stderr=True),
             )
         opened.extend(config, problems)
-        summary = go_on(opened, _console(stderr=True))
+        with _kept(folder):
+            summary = go_on(opened, _console(stderr=True))
     _finish(summary, json, folder)
 
 
@@ -405,13 +412,16 @@ def show(
     from heartloop.journal.reader import JournalReader
     from heartloop.runs.config import RunConfig
     from heartloop.runs.run import journal_in
-    from heartloop.runs.show import show_conversation, show_problems, show_summary
+    from heartloop.runs.show import conversation_to_json, show_conversation, show_problems, show_summary
     from heartloop.runs.summary import summarise
 
     with JournalReader(journal_in(folder)) as journal:
         config = RunConfig.from_dict(journal.meta.get("config", {}))
         if problem is not None:
-            show_conversation(journal, config, problem, _console())
+            if json:
+                _print_json(conversation_to_json(journal, config, problem))
+            else:
+                show_conversation(journal, config, problem, _console())
             return
         summary = summarise(journal, config, seconds=journal.elapsed_before())
         if json:
@@ -458,6 +468,20 @@ def demo(
 # --- around them ---------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Whoever reads why a run ended early also reads how to go on with it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except HeartLoopError as error:
+        print(f"heartloop: {error}", file=sys.stderr)
+        if (folder / "journal.sqlite").exists():
+            print(f"What was done is kept. Once mended: heartloop resume {folder}", file=sys.stderr)
+        raise typer.Exit(FAILED) from error
+
+
 def _finish(summary: Summary, json: bool, folder: Path) -> NoReturn:
     from heartloop.runs.show import show_summary
 
@@ -482,18 +506,39 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _print_json(data: dict[str, Any]) -> None:
+    import json
+
     import orjson
 
-    sys.stdout.buffer.write(orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+    try:
+        text = orjson.dumps(data, option=orjson.OPT_INDENT_2)
+    except TypeError:  # lone surrogates, integers beyond 64 bits
+        text = json.dumps(data, indent=2).encode()
+    sys.stdout.buffer.write(text + b"\n")
     sys.stdout.flush()
+
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Whatever ``sys.stderr`` is at the time: a progress bar stands in for it, to keep lines apart."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
 
 
 def _logging(verbose: bool) -> None:
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
+        level=logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[_ToStderr()],
     )
+    if verbose:
+        # Not other libraries': an HTTP client's line for each call says nothing.
+        logging.getLogger("heartloop").setLevel(logging.INFO)
 
 
 def _add_commands() -> None:
@@ -519,6 +564,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

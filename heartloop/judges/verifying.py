@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from heartloop.errors import UsageError
 from heartloop.types import Problem, Verdict
 
-__all__ = ["equivalent", "score"]
+__all__ = ["check_kind", "equivalent", "score"]
 
 
 class _Verifiers(Protocol):
@@ -31,6 +31,13 @@ def _verifiers() -> _Verifiers:
     for point in entry_points(group="heartloop.verifiers", name="default"):
         return cast(_Verifiers, point.load())
     raise UsageError("no verifiers are installed (entry point group heartloop.verifiers): reinstall")
+
+
+def check_kind(kind: str) -> None:
+    """Raise UnknownName for a kind of answer that the verifiers don't know (where they tell)."""
+    options = getattr(_verifiers(), "Options", None)
+    if options is not None:
+        options.of(kind=kind)
 
 
 async def score(problem: Problem, answer: str | None) -> Verdict:

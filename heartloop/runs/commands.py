@@ -42,11 +42,8 @@ __all__ = [
 
 
 def make_model(name: str, **settings: Any) -> ModelConfig:
-    """A model's settings; an API key is looked for at once, so that a missing one is said before the run."""
-    config = ModelConfig(name=name, **settings)
-    if config.base_url is not None and not config.base_url.startswith(("http://", "https://")):
-        raise UsageError(f"--base-url {config.base_url!r} must start with http:// or https://")
-    return config
+    """A model's settings."""
+    return ModelConfig(name=name, **settings)
 
 
 def own_shots(count: int) -> tuple[Shot, ...]:
@@ -100,8 +97,6 @@ def read(
     console: Console,
 ) -> Iterator[Problem]:
     """The data's problems; each needs an answer if any arm's judge needs it."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
     need = any(judge_from_name(arm.judge).needs_reference for arm in config.arms)
     return read_problems(
         path,
@@ -109,14 +104,12 @@ def read(
         limit=limit,
         need_answers=need,
         skip_bad=skip_bad,
-        on_skip=lambda message: console.print(clean(f"left out: {message}", style="yellow")),
+        on_skip=lambda message: console.print(clean(f"left out: {message}", style="yellow"), soft_wrap=True),
     )
 
 
 def start(folder: Path, config: RunConfig, problems: Iterable[Problem], console: Console) -> Summary:
     """Create a run and execute it."""
-    for model in config.models.values():
-        model.model().make_backend()  # unknown names and missing keys are said before anything is written
     with Run.create(folder, config, problems) as run:
         return go_on(run, console)
 

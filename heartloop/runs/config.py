@@ -10,6 +10,7 @@ import orjson
 
 from heartloop.engine.dispatch import Price
 from heartloop.engine.models import Model
+from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
 from heartloop.errors import JournalCorrupt, UsageError
 from heartloop.judges import judge_from_name
@@ -148,6 +149,26 @@ class RunConfig:
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) < len(names):
             raise UsageError("a run needs at least one arm, and arms need different names")
+
+    def check(self) -> None:
+        """Whether a run can be made of this, asked before anything is written or sent.
+
+        Raises:
+            UnknownName, UsageError, DataError: a name that nothing has, settings that can't work, a key or
+                price that is missing.
+        """
+        prompts = Prompts.from_dict(self.prompts)
+        for arm in self.arms:
+            arm.arm(prompts, self.models)
+        scheduler_from_name(self.scheduler)
+        for model in self.models.values():
+            limited = self.budget.usd, self.problem_budget.usd, model.budget.usd
+            if model.price is None and any(usd is not None for usd in limited):
+                raise UsageError(
+                    f"a budget in dollars needs a price, and that of {model.name!r} is unknown: give dollars "
+                    "per million prompt and completion tokens (--price PROMPT COMPLETION), or limit tokens"
+                )
+            model.model().make_backend()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Holds no key: only the name of the variable that does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 
 from heartloop.errors import DataError
+from heartloop.judges.verifying import check_kind
 from heartloop.types import Content, ContentPart, Problem
 
 __all__ = ["Fields", "read_problems"]
@@ -40,8 +42,9 @@ def read_problems(
 ) -> Iterator[Problem]:
     """Problems from a file with one JSON object a line; blank lines are passed over.
 
-    The question is text, or parts in OpenAI's content format. The answer is text, a number, or a list of
-    acceptable answers; in GSM8K's notation what follows the last ``####`` counts.
+    UTF-8, with or without a byte order mark. The question is text, or parts in OpenAI's content format.
+    The answer is text, a number, or a list of acceptable answers; in GSM8K's notation what follows the
+    last ``####`` counts.
 
     Args:
         limit: only the first so many problems.
@@ -51,8 +54,10 @@ def read_problems(
     Raises:
         DataError: the file can't be read, holds no problem, or lines are broken: the first ones are
             named, once all have been read.
+        UnknownName: ``fields.kind`` is no kind of answer.
     """
     path = Path(path)
+    check_kind(fields.kind)
     bad: list[str] = []
     seen: dict[str, int] = {}
     given = 0
@@ -61,6 +66,8 @@ def read_problems(
             for number, line in enumerate(file, 1):
                 if limit is not None and given >= limit:
                     break
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.strip():
                     continue
                 try:
@@ -94,6 +101,10 @@ def _problem(line: bytes, number: int, fields: Fields, need_answers: bool) -> Pr
     try:
         data = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        try:
+            line.decode()
+        except UnicodeDecodeError as wrong:
+            raise ValueError(f"not UTF-8 text: {wrong.reason} at byte {wrong.start}") from None
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
@@ -109,6 +120,7 @@ def _problem(line: bytes, number: int, fields: Fields, need_answers: bool) -> Pr
     kind = data.get("kind", fields.kind)
     if not isinstance(kind, str):
         raise ValueError("the field 'kind' is not text")
+    check_kind(kind)
     return Problem(id=str(id), question=question, reference=reference, kind=kind)
 
 

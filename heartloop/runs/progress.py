@@ -6,19 +6,12 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from heartloop.runs.run import Live, Run
 from heartloop.runs.summary import Summary
@@ -74,52 +67,84 @@ def _signals(run: Run, console: Console) -> Iterator[None]:
 
 
 def _figures(live: Live) -> str:
-    parts = [f"{live.calls:,} calls ({live.in_flight} in flight)", f"{live.tokens:,} tokens"]
+    parts = ["draining"] if live.draining else []
+    parts.append(f"{live.calls:,} calls ({live.in_flight} in flight)")
+    parts.append(f"{live.tokens:,} tokens")
     if live.usd:
         parts.append(f"${live.usd:,.4f}")
     if live.scored:
         parts.append(f"{live.right / live.scored:.1%} right")
     if live.failed:
         parts.append(f"{live.failed} failed")
-    if live.draining:
-        parts.append("draining")
     return ", ".join(parts)
+
+
+class _Clock:
+    """Time spent in this process, and how long the rest will take at its pace.
+
+    Problems that earlier processes finished say nothing of the pace, so rich's own estimate won't do.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, live: Live) -> str:
+        elapsed = time.monotonic() - self._start
+        text = _duration(elapsed)
+        if live.done_here and live.total > live.done and not live.draining:
+            text += f", {_duration(elapsed / live.done_here * (live.total - live.done))} left"
+        return text
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+class _Bar(Progress):
+    """The bar on one line and the figures below it: one line of both does not fit 80 columns."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(f"  {self.figures}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 async def _watch(run: Run, console: Console) -> None:
     if not console.is_terminal:
         await _lines(run, console)
         return
+    clock = _Clock()
     columns = (
         SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
+        TextColumn("[bold]problems"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[time]}"),
     )
-    with Progress(*columns, console=console, refresh_per_second=1 / _FRAME_SECONDS) as progress:
-        task = progress.add_task("problems", total=None, figures="")
+    with _Bar(*columns, console=console, refresh_per_second=1 / _FRAME_SECONDS) as bar:
+        task = bar.add_task("problems", total=None, time="")
+
+        def draw() -> None:
+            live = run.refresh()
+            bar.figures = _figures(live)
+            bar.update(task, total=live.total or None, completed=live.done, time=clock(live))
+
         try:
             while True:
-                live = run.refresh()
-                progress.update(task, total=live.total or None, completed=live.done, figures=_figures(live))
+                draw()
                 await asyncio.sleep(_FRAME_SECONDS)
         finally:
-            live = run.refresh()
-            progress.update(task, total=live.total or None, completed=live.done, figures=_figures(live))
+            draw()
 
 
 async def _lines(run: Run, console: Console) -> None:
-    start = time.monotonic()
+    clock = _Clock()
     while True:
         await asyncio.sleep(_LINE_SECONDS)
         live = run.refresh()
-        elapsed = time.monotonic() - start
-        left = ""
-        if live.done_here and live.total > live.done:
-            left = f", {elapsed / live.done_here * (live.total - live.done):.0f} s left"
-        console.print(f"{live.done}/{live.total} problems, {_figures(live)}, {elapsed:.0f} s{left}")
+        line = f"{live.done}/{live.total} problems, {_figures(live)}, {clock(live)}"
+        console.print(line, soft_wrap=True)
         sys.stderr.flush()

@@ -56,7 +56,7 @@ class Live:
     Attributes:
         total: problems times arms; done: those that have ended, earlier processes included.
         scored, right: ended ones whose answer has a verdict, and those found right.
-        replaying: nothing was sent yet (a resumed run reads its journal).
+        done_here: those that ended in this process.
     """
 
     total: int = 0
@@ -94,7 +94,7 @@ class Run:
         """A new run; ``problems`` are stored with it, all or none.
 
         Raises:
-            UsageError: there is a run in ``folder`` already.
+            UsageError: there is a run in ``folder`` already, or ``config`` can't work.
             DataError: whatever reading ``problems`` raises; then nothing is left behind.
             JournalError: the folder can't be written.
         """
@@ -102,13 +102,16 @@ class Run:
         path = folder / JOURNAL_NAME
         if path.exists():
             raise UsageError(f"{folder}: holds a run already; go on with `heartloop resume {folder}`")
-        for arm in config.arms:  # names and settings are checked before anything is written
-            arm.arm(Prompts.from_dict(config.prompts), config.models)
+        config.check()
         fresh = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(f"{folder}: there is a file in the folder's place; choose another") from error
         except OSError as error:
-            raise JournalError(f"{folder}: can't make the run's folder: {error.strerror}") from error
+            raise JournalError(
+                f"{folder}: can't make the run's folder: {error.strerror}. Choose another place"
+            ) from error
         journal = SqliteJournal.create(path, meta={"config": config.to_dict()})
         try:
             journal.add_problems(problems)
@@ -151,6 +154,7 @@ class Run:
                 raise UsageError("a run's strategy and judge can't be changed; start a new run")
         if (config.seed, config.prompts) != (self.config.seed, self.config.prompts):
             raise UsageError("a run's seed and prompts can't be changed; start a new run")
+        config.check()
         self.journal.add_problems(problems)
         self.journal.set_meta("config", config.to_dict())
         self.config = config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heartloop.engine.results import Outcome, outcome_of
-from heartloop.engine.serial import attempt_from_dict, verdict_from_dict
+from heartloop.engine.serial import attempt_from_dict, attempt_to_dict, problem_to_dict, verdict_from_dict
 from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.queries import JournalQueries
 from heartloop.runs.config import RunConfig
@@ -26,6 +27,7 @@ from heartloop.types import Attempt, Problem, Solution, Verdict, text_of
 __all__ = [
     "attempt_panels",
     "clean",
+    "conversation_to_json",
     "show_conversation",
     "show_problems",
     "show_solution",
@@ -40,6 +42,10 @@ def clean(text: str, style: str = "") -> Text:
     """Hostile text as plain text: no markup, no control characters, no broken surrogates."""
     safe = text.translate(_CONTROL).encode("utf-8", "replace").decode("utf-8")
     return Text(safe, style=style)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _mark(correct: bool | None) -> Text:
@@ -90,10 +96,7 @@ def show_conversation(journal: JournalQueries, config: RunConfig, problem_id: st
     Raises:
         UsageError: the run has no such problem.
     """
-    problem = journal.problem(problem_id)
-    if problem is None:
-        known = [found.id for _, found in journal.iter_problems(limit=20)]
-        raise UsageError(str(UnknownName("problem", problem_id, known)))
+    problem = _problem(journal, problem_id)
     console.print(Panel(clean(text_of(problem.question)), title=clean(problem.id), title_align="left"))
     if problem.reference is not None:
         console.print(Text.assemble(("reference: ", "bold"), clean(_reference(problem))))
@@ -105,6 +108,30 @@ def show_conversation(journal: JournalQueries, config: RunConfig, problem_id: st
         for panel in attempt_panels(attempts, outcome):
             console.print(panel)
         console.print(_outcome_line(outcome))
+
+
+def _problem(journal: JournalQueries, problem_id: str) -> Problem:
+    problem = journal.problem(problem_id)
+    if problem is None:
+        known = [found.id for _, found in journal.iter_problems(limit=20)]
+        raise UsageError(str(UnknownName("problem", problem_id, known)))
+    return problem
+
+
+def conversation_to_json(journal: JournalQueries, config: RunConfig, problem_id: str) -> dict[str, Any]:
+    """What :func:`show_conversation` shows, JSON-ready.
+
+    Raises:
+        UsageError: the run has no such problem.
+    """
+    problem = _problem(journal, problem_id)
+    arms = []
+    for arm in config.arms:
+        result = journal.result(arm.name, problem.id)
+        attempts = [attempt_to_dict(attempt) for attempt in _attempts(journal, arm.name, problem.id)]
+        data = None if result is None else {"status": result.status, **result.data}
+        arms.append({"name": arm.name, "attempts": attempts, "result": data})
+    return {"problem": problem_to_dict(problem), "arms": arms}
 
 
 def _attempts(journal: JournalQueries, arm: str, problem: str) -> Iterator[Attempt]:
@@ -172,7 +199,7 @@ def _outcome_line(outcome: Outcome | None) -> Text:
         clean(answer),
         "  ",
         _mark(outcome.correct) if outcome.verdict is not None else Text(""),
-        f"  stopped: {outcome.stop_reason.value}, {outcome.calls} calls,"
+        f"  stopped: {outcome.stop_reason.value}, {_counted(outcome.calls, 'call')},"
         f" {outcome.usage.total_tokens:,} tokens",
     )
     if outcome.error:
@@ -193,8 +220,8 @@ def show_solution(solution: Solution, console: Console, *, verbose: bool) -> Non
     rounds = max((attempt.round for attempt in solution.attempts), default=0)
     console.print(
         Text(
-            f"{rounds} rounds, {solution.calls} calls, {solution.usage.total_tokens:,} tokens; "
-            f"stopped: {solution.stop_reason.value}",
+            f"{_counted(rounds, 'round')}, {_counted(solution.calls, 'call')}, "
+            f"{solution.usage.total_tokens:,} tokens; stopped: {solution.stop_reason.value}",
             style="dim",
         )
     )
@@ -205,37 +232,34 @@ def show_solution(solution: Solution, console: Console, *, verbose: bool) -> Non
 def show_summary(summary: Summary, console: Console) -> None:
     """The run in a small table, with what failed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in (
-        "arm",
-        "finished",
-        "right",
-        "accuracy (95% interval)",
-        "wrong→right",
-        "right→wrong",
-        "tokens",
-        "calls",
-    ):
-        table.add_column(head, justify="left" if head == "arm" else "right")
+    table.add_column("arm", overflow="fold")
+    for head in ("finished", "right", "accuracy", "95% interval", "w→r", "r→w", "tokens", "calls"):
+        table.add_column(head, justify="right", no_wrap=True)
     for arm in summary.arms:
-        accuracy = "-"
+        accuracy = interval = "-"
         if arm.interval is not None:
             low, high = arm.interval
-            accuracy = f"{arm.solved / arm.scored:.1%} ({low:.1%} to {high:.1%})"
+            accuracy, interval = f"{arm.solved / arm.scored:.1%}", f"{low:.1%} to {high:.1%}"
         table.add_row(
             arm.name,
             f"{arm.finished}/{summary.problems}",
             f"{arm.solved}/{arm.scored}" if arm.scored else "-",
             accuracy,
+            interval,
             str(arm.wrong_to_right),
             str(arm.right_to_wrong),
             f"{arm.tokens:,}",
             f"{arm.calls:,}",
         )
     console.print(table)
+    if any(arm.wrong_to_right or arm.right_to_wrong for arm in summary.arms):
+        console.print(
+            "w→r, r→w: answers that turned right, and wrong, from one round to the next.", style="dim"
+        )
     figures = summary.to_dict()
-    cost = "unknown price" if summary.usd is None else f"${summary.usd:,.4f}"
+    cost = "price unknown" if summary.usd is None else f"${summary.usd:,.4f}"
     console.print(
-        f"{figures['calls']:,} calls, {summary.confirmed.tokens:,} tokens confirmed"
+        f"{_counted(figures['calls'], 'call')}, {summary.confirmed.tokens:,} tokens confirmed"
         f" ({summary.confirmed.usage.prompt_tokens:,} prompt,"
         f" {summary.confirmed.usage.completion_tokens:,} completion),"
         f" {summary.assumed.tokens:,} assumed, {cost}, {summary.seconds:,.1f} s"
@@ -248,6 +272,6 @@ def show_summary(summary: Summary, console: Console) -> None:
     if len(summary.failures) > _MOST_LISTED_FAILURES:
         console.print(f"... and {len(summary.failures) - _MOST_LISTED_FAILURES} more failures")
     if summary.pending:
-        console.print(f"{summary.pending} not finished")
+        console.print(f"{_counted(summary.pending, 'problem')} not finished")
     if summary.budget_ended:
         console.print("The budget ended first; raise it with `heartloop resume`.")
