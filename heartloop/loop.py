@@ -419,10 +419,15 @@ def _is_empty(question: Content) -> bool:
 
 
 def _model(given: ModelLike, **by_name: Any) -> Model:
-    if isinstance(given, Model):
-        return given
     if isinstance(given, str):
         return Model(name=given, **by_name)
+    fits = () if isinstance(given, Model) else ("concurrency",)
+    if lost := [name for name, value in by_name.items() if value is not None and name not in fits]:
+        raise UsageError(
+            f"{' and '.join(lost)} go with a model given by name; set them on the object instead"
+        )
+    if isinstance(given, Model):
+        return given
     return Model(name=given.name, backend=given, concurrency=by_name.get("concurrency"))
 
 

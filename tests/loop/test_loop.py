@@ -365,6 +365,14 @@ def test_counts_below_one_are_refused(settings: dict[str, Any]) -> None:
         held.solve_sync("q")
 
 
+def test_settings_of_a_model_by_name_are_not_lost_on_an_object() -> None:
+    for given in (scripted(echo), Model(backend=scripted(echo))):
+        with pytest.raises(UsageError, match="base_url and api_key_env go with a model given by name"):
+            loop(given, base_url="http://localhost:1/v1", api_key_env="KEY")
+    with pytest.raises(UsageError, match="concurrency"):
+        loop(Model(backend=scripted(echo)), concurrency=3)
+
+
 def test_no_model_is_an_error_at_once() -> None:
     with pytest.raises(UsageError, match="no model given"):
         HeartLoop()
