@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["all_boxes", "extract_answer", "extract_choice", "strip_reasoning"]
 
@@ -261,9 +262,10 @@ def _join(text: str, boxes: list[_Box], marker_end: int) -> tuple[str, int, int]
         else:
             break
     parts: list[str] = []
-    for box in group:  # the same answer boxed twice is one answer
+    listed = any(re.search(r"[,;]|and|or", text[a.end : b.start]) for a, b in pairwise(group))
+    for box in group:  # the same answer boxed twice is one answer, unless the boxes make a list
         content = box.content.strip()
-        if content not in parts:
+        if content not in parts or listed:
             parts.append(content)
     return ", ".join(parts), group[0].start, group[-1].end
 

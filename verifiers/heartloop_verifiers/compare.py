@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 from .exact import NotExact, Undefined, evaluate, symbols
 from .leaves import Context, Unsupported, constant_ratio, same_value
@@ -87,6 +87,11 @@ def _assignment(node: Node) -> Node:
     ops, operands = node[1], node[2]
     if not all(op in ("=", "~") for op in ops):
         return node
+    if "~" in ops[1:]:  # "x = 1/3 ≈ 0.333": what stands before the rounding is meant
+        cut = ops.index("~", 1)
+        ops, operands = ops[:cut], operands[: cut + 1]
+    elif ops == ("~",) and not symbols(operands[0]) - _CONSTANTS:
+        return cast(Node, operands[0])
     left, right = operands[0], operands[-1]
     if (
         len(ops) == 1
@@ -287,7 +292,12 @@ def _single(a: Node, b: Node, ctx: Context) -> bool:
 
 def _found(node: Node) -> Node:
     """``AB = 7``, ``a + b = 7`` where a bare value is asked for: the value."""
-    if node[0] == "rel" and node[1] == ("=",) and not symbols(node[2][1]) - _CONSTANTS and symbols(node[2][0]) - _CONSTANTS:
+    if (
+        node[0] == "rel"
+        and node[1] == ("=",)
+        and not symbols(node[2][1]) - _CONSTANTS
+        and symbols(node[2][0]) - _CONSTANTS
+    ):
         return node[2][1]
     return node
 

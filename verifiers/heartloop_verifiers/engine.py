@@ -22,7 +22,7 @@ from .compare import matched, same
 from .leaves import Context, NeedsWorker, Numeric, Unsupported
 from .lexer import ParseError
 from .options import Options
-from .parser import Node, parse
+from .parser import Node, common_logs, parse
 from .units import find_unit
 
 __all__ = ["Task", "cheap", "prepare", "reply"]
@@ -208,6 +208,8 @@ def readings(text: str, options: Options) -> list[Node]:
     except ParseError as problem:
         error = problem
     nodes = [] if first is None else [first]
+    if first is not None and "log" in text:
+        nodes.append(common_logs(first))
     if "," in text:
         try:
             second = parse(text, merge_commas=bool(options.multiple))
@@ -226,6 +228,11 @@ def _compare(answer: str, target: str, ctx: Context, options: Options) -> tuple[
     try:
         references = [_with_unit(node, options) for node in readings(target, options)]
         predictions = readings(answer, options)
+        if (
+            options.unit and "%" in options.unit
+        ):  # the reference is so many percent: 4.2% is 4.2, and 0.042 is not
+            predictions = [node[1] if node[0] == "percent" else node for node in predictions]
+            references = [node[1] if node[0] == "percent" else node for node in references]
     except ParseError:
         return None
     postponed = failed = False
@@ -250,8 +257,6 @@ def _with_unit(node: Node, options: Options) -> Node:
     if options.unit is None or node[0] in ("percent", "degree", "quantity", "list", "seq", "set"):
         return node
     unit = options.unit.replace(" ", "")
-    if "%" in unit:
-        return ("percent", node)
     if "circ" in unit or "°" in unit:
         return ("degree", node)
     return node

@@ -281,6 +281,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "max": _extreme(max),
     "min": _extreme(min),
     "log": _logarithm,
+    "ln": _logarithm,
 }
 
 

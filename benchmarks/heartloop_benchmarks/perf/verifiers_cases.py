@@ -50,8 +50,13 @@ def cases(problems: list[dict[str, Any]], *, seed: int = 0, per_problem: int = 4
             bare = bare[1:-1]
         elif "$" in bare:
             bare = bare.replace("$", "")
-        right = [(kind, text, True) for kind, text in rewrites(bare, problem["answer_type"], problem["unit"], rng)]
-        wrong = [(kind, text, False) for kind, text in perturbations(bare, problem["answer_type"], problem["unit"], rng)]
+        right = [
+            (kind, text, True) for kind, text in rewrites(bare, problem["answer_type"], problem["unit"], rng)
+        ]
+        wrong = [
+            (kind, text, False)
+            for kind, text in perturbations(bare, problem["answer_type"], problem["unit"], rng)
+        ]
         if per_problem:
             right = rng.sample(right, min(per_problem, len(right)))
             wrong = rng.sample(wrong, min(per_problem, len(wrong)))

@@ -20,7 +20,9 @@ def _replaced(text: str, match: re.Match[str], new: str) -> str:
     return text[: match.start()] + new + text[match.end() :]
 
 
-def _candidates(text: str, answer_type: str, unit: str | None, rng: random.Random) -> Iterator[tuple[str, str]]:
+def _candidates(
+    text: str, answer_type: str, unit: str | None, rng: random.Random
+) -> Iterator[tuple[str, str]]:
     numbers = list(_NUMBER.finditer(text))
     for match in rng.sample(numbers, min(3, len(numbers))):
         value = int(match.group())
@@ -29,7 +31,7 @@ def _candidates(text: str, answer_type: str, unit: str | None, rng: random.Rando
             yield "one less", _replaced(text, match, str(value - 1))
         yield "times ten", _replaced(text, match, str(value * 10))
         yield "times hundred", _replaced(text, match, str(value * 100))
-        if value:
+        if value and "^" not in text:
             yield "negated inside", _replaced(text, match, f"(-{value})")
     for match in _DIGITS.finditer(text):
         digits = match.group()
@@ -40,8 +42,15 @@ def _candidates(text: str, answer_type: str, unit: str | None, rng: random.Rando
         yield "digit dropped", _replaced(text, match, digits[:-1])
         yield "digit added", _replaced(text, match, digits + "3")
         break
-    if "=" not in text and len(top_level(text)) == 1 and text[0] not in "([":
-        yield "sign", text[1:] if text.startswith("-") else f"-({text})" if "+" in text or "-" in text[1:] else f"-{text}"
+    if "=" not in text and len(top_level(text)) == 1 and text[0] not in "([" and text[-1] not in "])":
+        yield (
+            "sign",
+            text[1:]
+            if text.startswith("-")
+            else f"-({text})"
+            if "+" in text or "-" in text[1:]
+            else f"-{text}",
+        )
         yield "divided by hundred", rf"\frac{{{text}}}{{100}}"
         yield "plus one", f"{text}+1"
         yield "squared", f"({text})^2"
@@ -61,14 +70,28 @@ def _candidates(text: str, answer_type: str, unit: str | None, rng: random.Rando
     if exponent:
         yield "exponent", _replaced(text, exponent, f"^{{{int(exponent[1]) + 1}}}")
         yield "exponent dropped", _replaced(text, exponent, "")
-    for old, new in ((r"\lfloor", r"\lceil"), (r"\log", r"\ln"), (r"\sin", r"\cos"), (r"\pi", "e"), (r"\pi", "3"), ("!", "")):
+    for old, new in (
+        (r"\lfloor", r"\lceil"),
+        (r"\log", r"\ln"),
+        (r"\sin", r"\cos"),
+        (r"\pi", "e"),
+        (r"\pi", "3"),
+        ("!", ""),
+    ):
         if old in text and not (old == r"\log" and "_" in text):
-            changed = text.replace(old, new).replace(r"\rfloor", r"\rceil") if "floor" in old else text.replace(old, new)
+            changed = (
+                text.replace(old, new).replace(r"\rfloor", r"\rceil")
+                if "floor" in old
+                else text.replace(old, new)
+            )
             yield f"{old} to {new}", changed
     letter = re.search(r"(?<![\\a-zA-Z])[nkmxp](?![a-zA-Z(])", text.rpartition("=")[2])
     if letter and "=" not in text:
         yield "other variable", re.sub(rf"(?<![\\a-zA-Z]){letter.group()}(?![a-zA-Z])", "q", text)
-        yield "shifted", re.sub(rf"(?<![\\a-zA-Z]){letter.group()}(?![a-zA-Z])", f"({letter.group()}+1)", text)
+        yield (
+            "shifted",
+            re.sub(rf"(?<![\\a-zA-Z]){letter.group()}(?![a-zA-Z])", f"({letter.group()}+1)", text),
+        )
     parts = [p.strip("$ ") for p in top_level(text)]
     if len(parts) > 1 and all(parts):
         yield "element dropped", ", ".join(parts[:-1])
@@ -119,7 +142,9 @@ def _really_differs(text: str, changed: str) -> bool:
     try:
         if first == second:
             return False
-        names = sorted(getattr(first, "free_symbols", set()) | getattr(second, "free_symbols", set()), key=str)
+        names = sorted(
+            getattr(first, "free_symbols", set()) | getattr(second, "free_symbols", set()), key=str
+        )
         for start in (7, 13):
             values = {name: start + 3 * i for i, name in enumerate(names)}
             x, y = _numeric(first.subs(values)), _numeric(second.subs(values))

@@ -23,7 +23,21 @@ _UNICODE = [
     (r"\geq", "≥"), (r"\leq", "≤"), (r"^{\circ}", "°"), ("^{2}", "²"), ("^{3}", "³"), ("^2", "²"), (r"\pm", "±"),
     (r"\lfloor", "⌊"), (r"\rfloor", "⌋"), (r"\lceil", "⌈"), (r"\rceil", "⌉"),
 ]  # fmt: skip
-_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 _SENTENCES = (
     r"So the final answer is \boxed{%s}.",
     r"Therefore, we conclude that the required value is $\boxed{%s}$",
@@ -131,7 +145,12 @@ def _textual(text: str, rng: random.Random) -> Iterator[tuple[str, str]]:
     yield "dfrac", text.replace(r"\frac", r"\dfrac")
     yield "tfrac", text.replace(r"\frac", r"\tfrac")
     yield "slash fraction", _FRAC.sub(r"(\1)/(\2)", text)
-    yield "left right", text.replace("(", r"\left(").replace(")", r"\right)") if r"\left" not in text else text.replace(r"\left", "").replace(r"\right", "")
+    yield (
+        "left right",
+        text.replace("(", r"\left(").replace(")", r"\right)")
+        if r"\left" not in text
+        else text.replace(r"\left", "").replace(r"\right", ""),
+    )
     yield "spaces", re.sub(r"([+=,])", r" \1 ", text)
     yield "thin spaces", re.sub(r"([+=,])", r"\\, \1 \\;", text)
     yield "no spaces", re.sub(r"(?<![a-zA-Z]) +| +(?![a-zA-Z])", "", text)
@@ -149,14 +168,17 @@ def _textual(text: str, rng: random.Random) -> Iterator[tuple[str, str]]:
     if r"\sqrt{" in text:
         yield "power of a half", _SQRT.sub(r"(\1)^{1/2}", text)
         yield "sqrt bare", re.sub(r"\\sqrt\{(\d)\}", r"\\sqrt\1", text)
-        yield "plain sqrt", _SQRT.sub(r"sqrt(\1)", text)
+        yield "plain sqrt", _SQRT.sub(r" sqrt(\1)", text)
     if re.search(r"\d [a-zA-Z\\]|\d[a-z]", text) and "log" not in text:
         yield "cdot", re.sub(r"(\d) ?(?=[a-zA-Z]|\\sqrt|\\pi)", r"\1 \\cdot ", text)
         yield "star", re.sub(r"(\d) ?(?=[a-zA-Z]|\\sqrt|\\pi)", r"\1*", text)
     if "^{" in text:
         yield "stars", re.sub(r"\^\{([^{}]*)\}", r"**(\1)", text) if r"\circ" not in text else text
     if r"\binom" in text:
-        yield "factorials", re.sub(r"\\binom\{([^{}]*)\}\{([^{}]*)\}", r"\\frac{(\1)!}{(\2)!((\1)-(\2))!}", text)
+        yield (
+            "factorials",
+            re.sub(r"\\binom\{([^{}]*)\}\{([^{}]*)\}", r"\\frac{(\1)!}{(\2)!((\1)-(\2))!}", text),
+        )
     if r"\log _{10}" in text:
         yield "log quotient", re.sub(r"\\log _\{10\} (\w+)", r"\\frac{\\ln \1}{\\ln 10}", text)
     yield "boxed twice", rf"\boxed{{{text}}}"
@@ -172,7 +194,7 @@ def _algebraic(text: str) -> Iterator[tuple[str, str]]:
     head = f"{prefix}= " if prefix else ""
     forms: list[tuple[str, Callable[[Any], Any]]] = [
         ("expanded", sympy.expand), ("factored", sympy.factor), ("together", sympy.together), ("simplified", sympy.simplify),
-        ("radsimp", sympy.radsimp), ("nsimplified", lambda e: e), ("half and double", lambda e: sympy.Mul(2, e / 2, evaluate=False)),
+        ("nsimplified", lambda e: e), ("half and double", lambda e: sympy.Mul(2, e / 2, evaluate=False)),
         ("plus one minus one", lambda e: sympy.Add(e + 1, -1, evaluate=False)),
         ("apart", lambda e: sympy.apart(e) if len(e.free_symbols) == 1 else sympy.expand(e)),
     ]  # fmt: skip
@@ -181,7 +203,10 @@ def _algebraic(text: str) -> Iterator[tuple[str, str]]:
             changed = change(expression)
             yield f"sympy {name}", head + sympy.latex(changed)
             yield f"python {name}", head + str(changed)
-            yield f"sympy {name} folded", head + sympy.latex(changed, fold_short_frac=True, mul_symbol="times")
+            yield (
+                f"sympy {name} folded",
+                head + sympy.latex(changed, fold_short_frac=True, mul_symbol="times"),
+            )
         except Exception:  # some forms don't exist for some expressions
             continue
     if prefix:
@@ -249,19 +274,28 @@ def rewrites(text: str, answer_type: str, unit: str | None, rng: random.Random) 
         found += _number_forms(value, rng)
     found += _fraction_forms(text)
     found += _textual(text, rng)
-    if answer_type in ("Numerical", "Expression"):
-        if len(top_level(text)) == 1:
-            found += _algebraic(text)
+    if answer_type in ("Numerical", "Expression") and len(top_level(text)) == 1:
+        found += _algebraic(text)
     if answer_type == "Interval":
         found += _interval(text)
     found += _several(text, rng)
     if text.endswith(r"^{\circ}"):
-        found += [("degree word", text[: -len(r"^{\circ}")] + " degrees"), ("degree dropped", text[: -len(r"^{\circ}")])]
+        found += [
+            ("degree word", text[: -len(r"^{\circ}")] + " degrees"),
+            ("degree dropped", text[: -len(r"^{\circ}")]),
+        ]
         found.append(("degree unicode", text[: -len(r"^{\circ}")] + "°"))
     if text.endswith("%"):
-        found += [("percent word", text.rstrip("%\\ ") + " percent"), ("percent dropped", text.rstrip("%\\ "))]
+        found += [
+            ("percent word", text.rstrip("%\\ ") + " percent"),
+            ("percent dropped", text.rstrip("%\\ ")),
+        ]
     if unit and unit.isalpha():
-        found += [("unit in", f"{text} {unit}"), ("unit text", rf"{text} \text{{ {unit}}}"), ("unit mathrm", rf"{text}\,\mathrm{{{unit}}}")]
+        found += [
+            ("unit in", f"{text} {unit}"),
+            ("unit text", rf"{text} \text{{ {unit}}}"),
+            ("unit mathrm", rf"{text}\,\mathrm{{{unit}}}"),
+        ]
     found = [(kind, new) for kind, new in found if new and new != text]
     wrapped = [("sentence: " + s.split("%s")[0][:20].strip(), s % text) for s in _SENTENCES]
     both = []
