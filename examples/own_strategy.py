@@ -33,7 +33,7 @@ class UntilLead:
 
 def wavering(request: Request) -> str:
     """A stand-in for a model: says 41 now and then, 42 mostly."""
-    return r"\boxed{41}" if (request.sampling.seed or 0) % 3 == 0 else r"\boxed{42}"
+    return r"\boxed{41}" if (request.sampling.seed or 0) % 7 == 0 else r"\boxed{42}"
 
 
 async def main() -> Solution:
