@@ -212,8 +212,14 @@ class HeartLoop:
         """
         engine = await self._started()
         found: asyncio.Queue[Solution | LoopEvent | BaseException | None] = asyncio.Queue()
+        mine: set[str] = set()
+
+        def observe(event: LoopEvent) -> None:
+            if event.problem_id in mine:  # and not of a call beside this stream
+                found.put_nowait(event)
+
         if events:
-            engine.observers.append(found.put_nowait)
+            engine.observers.append(observe)
         slots = asyncio.Semaphore(self.active)
         unread = asyncio.Semaphore(_UNREAD_PER_ACTIVE * self.active)
 
@@ -225,6 +231,7 @@ class HeartLoop:
             except Exception as error:
                 found.put_nowait(error)
             finally:
+                mine.discard(problem.id)
                 slots.release()
 
         async def feed() -> None:
@@ -237,6 +244,7 @@ class HeartLoop:
                         await slots.acquire()
                         if engine.ended_by is not None:
                             break
+                        mine.add(problem.id)
                         group.create_task(one(problem))
                 except Exception as error:
                     found.put_nowait(error)  # raised as it is, not wrapped in the group's
@@ -256,7 +264,7 @@ class HeartLoop:
             with contextlib.suppress(asyncio.CancelledError):
                 await feeding
             if events:
-                engine.observers.remove(found.put_nowait)
+                engine.observers.remove(observe)
 
     async def aclose(self) -> None:
         """Close backends and journal."""

@@ -25,6 +25,10 @@ class AttemptMade:
     arm: str
     attempt: Attempt
 
+    @property
+    def problem_id(self) -> str:
+        return self.attempt.problem_id
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptJudged:
@@ -33,6 +37,10 @@ class AttemptJudged:
     arm: str
     attempt: Attempt
 
+    @property
+    def problem_id(self) -> str:
+        return self.attempt.problem_id
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemSolved:
@@ -40,6 +48,10 @@ class ProblemSolved:
 
     arm: str
     solution: Solution
+
+    @property
+    def problem_id(self) -> str:
+        return self.solution.problem_id
 
 
 LoopEvent: TypeAlias = ProblemStarted | AttemptMade | AttemptJudged | ProblemSolved

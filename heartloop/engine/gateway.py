@@ -149,8 +149,8 @@ class _Tries:
         self.gateway = gateway
         self.made = 0
         sampling = call.request.sampling
-        bound = lane.backend.prompt_tokens_bound(call.request.messages)
-        self.cost = lane.worst_case(bound, sampling.max_tokens)
+        self.prompt_bound = lane.backend.prompt_tokens_bound(call.request.messages)
+        self.cost = lane.worst_case(self.prompt_bound, sampling.max_tokens)
         self.held: Reservation | None = None
 
     async def once(self) -> Completion:
@@ -170,6 +170,7 @@ class _Tries:
                     model=lane.backend.name,
                     tokens=self.cost.tokens,
                     usd=self.cost.usd,
+                    prompt_tokens=self.prompt_bound,
                 )
             )
             sent = True

@@ -553,9 +553,9 @@ def test_a_retry_after_of_zero_does_not_become_a_storm() -> None:
         backend = ScriptedBackend(lambda r: RateLimited("x", retry_after=0.0))
         world = World(backend, retry=RetryPolicy(first_wait=0.02, max_wait=0.02))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(0.2):
                 await world.ask()
-        assert 2 <= len(backend.requests) <= 11
+        assert 2 <= len(backend.requests) <= 21
         world.check_books()
 
     run(scene(), 3)

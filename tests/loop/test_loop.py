@@ -82,9 +82,22 @@ def test_events_tell_the_whole_story_of_each_problem() -> None:
     events = run(scene())
     for number, attempts in ((0, 2), (1, 2)):
         id = f"p{number:05}"
-        mine = [e for e in events if repr(id) in repr(e)]
+        mine = [e for e in events if e.problem_id == id]
         made = [AttemptMade, AttemptJudged]
         assert [type(e) for e in mine] == [ProblemStarted, *made * attempts, ProblemSolved]
+
+
+def test_a_stream_of_events_tells_of_its_own_problems_alone() -> None:
+    async def scene() -> None:
+        async with loop(scripted(answers_by_round(1), latency=0.001), max_rounds=3) as held:
+
+            async def told() -> set[str]:
+                return {event.problem_id async for event in held.stream(questions(2), events=True)}
+
+            ids, _ = await asyncio.gather(told(), held.solve("another"))
+            assert ids == {"p00000", "p00001"}
+
+    run(scene())
 
 
 def test_an_async_source_is_taken_from_only_as_fast_as_it_is_worked_on() -> None:
