@@ -75,7 +75,25 @@ class Arithmetic(Atoms):
                 break
         self.depth -= 1
         node = terms[0] if len(terms) == 1 else ("add", tuple(terms))
-        return self.suffix(node)
+        return self.suffix(self.residue(node))
+
+    def residue(self, node: Node) -> Node:
+        r"""``\pmod 3`` or "(mod 3)" behind a number."""
+        if self.token in (("c", "pmod"), ("c", "mod"), ("c", "bmod"), ("w", "mod")):
+            self.advance()
+            return ("modulo", node, self.argument_or_number())
+        if self.token == ("o", "(") and self.peek() in (
+            ("w", "mod"),
+            ("c", "mod"),
+            ("c", "bmod"),
+            ("t", "mod"),
+        ):
+            self.advance()
+            self.advance()
+            modulus = self.expression()
+            self.expect(")")
+            return ("modulo", node, modulus)
+        return node
 
     def suffix(self, node: Node) -> Node:
         """Words after a number: a unit, or a noun that says what was counted."""
@@ -168,6 +186,8 @@ class Arithmetic(Atoms):
         kind, text = self.token
         if kind in ("n", "s"):
             return not (kind == "s" and text == "U" and self.peek()[1] in ("(", "[", "{", "\\{"))
+        if kind == "o" and text == "(" and self.peek()[1] in ("mod", "bmod"):
+            return False
         if kind == "o":
             return text in ("(", "[", "{", "\\{") or (text == "|" and not self.bars)
         if kind == "c":
@@ -231,6 +251,8 @@ class Arithmetic(Atoms):
         self.advance()
         exponent = self.exponent()
         if exponent is None:
+            if self.token in (("t", "C"), ("s", "C"), ("t", "F"), ("s", "F")):
+                return ("quantity", base, ("temperature " + self.advance()[1], Fraction(1)))
             return self.power_again(self.postfix(("degree", base)))
         if exponent[0] == "primed":
             return self.power_again(

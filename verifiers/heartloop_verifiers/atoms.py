@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from .cursor import END, FUNCTIONS, Cursor
 from .lexer import ParseError
-from .nodes import Node, big_int, decimal, is_domain, is_region, product
+from .nodes import Node, based, big_int, decimal, is_domain, is_region, product
 from .words import GREEK, NUMBER_WORDS, SPECIAL_WORDS
 
 __all__ = ["Atoms"]
@@ -88,6 +88,9 @@ class Atoms(Cursor):
 
     def numeral(self, text: str) -> Node:
         if text.isdigit():
+            if self.token == ("o", "_"):
+                self.advance()
+                return based(text, self.raw_group())
             return ("num", int(text)) if len(text) < 4000 else ("num", big_int(text))
         value, ulp, digits = decimal(text)
         if self.token == ("c", "overline") or (self.token == ("c", "dot") and self.peek()[0] in "on"):
@@ -130,6 +133,11 @@ class Atoms(Cursor):
         while self.token == ("o", "'"):
             self.advance()
             name += "'"
+        if name == "C" and self.token == ("o", "("):  # C(n, k); with one argument, a product
+            pair = self.brackets("(")
+            if pair[0] == "seq" and pair[1:3] == ("(", ")") and len(pair[3]) == 2:
+                return ("fn", "binom", pair[3])
+            return product([("sym", name), pair])
         if self.token == ("o", "(") and (
             name.rstrip("'") in _CALLED or name[:2] in ("f_", "g_") or self.is_definition()
         ):

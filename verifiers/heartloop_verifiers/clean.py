@@ -45,6 +45,13 @@ _MARKDOWN = re.compile(r"\*\*|__|`")
 _OUTER_TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|boldsymbol|bm|rm|bf|boxed|fbox|mbox|hbox|underline|displaystyle)\s*\{"
 )
+_LEADING = re.compile(
+    r"\A(?:(?:=|:|\\approx(?![a-zA-Z])|\\Rightarrow|\\therefore|(?:about|approximately|roughly|exactly)\b)\s*)+",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(
+    r"(?<=[^\s(])[\s~]*(?:\\text\s*\{)?[\s~]*(?:[(\[,][\s~]*)?(?:or |which is )?(?:(?<![\\a-zA-Z])(?:approximately|approx\.?|about)|\(\s*\\approx)(?:\s|[}{~=:]){1,6}[\d.,]+[^()=]{0,20}\)?\s*\Z"
+)
 _TRAILING = re.compile(r"(?:\s|\\[,;:! ]|[.,;:。])+\Z")
 _SPACES = re.compile(
     r"(?<=\d)(?:\s|\\[,;:! ])+(?=\d)|\s+|\\[,;:! ]|\\(?:quad|qquad|displaystyle|left|right|limits)(?![a-zA-Z])|~|\{\}"
@@ -66,9 +73,13 @@ def clean(text: str) -> str:
         text = (
             _MARKDOWN.sub("", text) if not re.search(r"\w\*\*[\w(]|\)\*\*", text) else text.replace("`", "")
         )
-    text = text.strip()
+    if len(text) < 4000 and ("pprox" in text or "about" in text):
+        text = _ASIDE.sub("", text)
+    text = _LEADING.sub("", text.strip())
     for _ in range(4):
         before = text
+        if len(text) > 2 and text[0] == text[-1] == '"':
+            text = text[1:-1].strip()
         match = _OUTER_TEXT.match(text)
         if match and text.endswith("}") and _closes_at_end(text, match.end() - 1):
             text = text[match.end() : -1].strip()

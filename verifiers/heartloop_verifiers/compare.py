@@ -31,7 +31,7 @@ def same(a: Node, b: Node, ctx: Context) -> bool:
     if many_a is not None or many_b is not None:
         if _as_pair(a, b, ctx) or _as_pair(b, a, ctx):
             return True
-        if _assigned_tuple(a, b, ctx) or _assigned_tuple(b, a, ctx):
+        if _assigned_tuple(a, b, ctx):
             return True
         return _match(many_a if many_a is not None else [a], many_b if many_b is not None else [b], ctx)
     return _single(a, b, ctx)
@@ -192,9 +192,12 @@ def _many(node: Node) -> list[Node] | None:
 def _as_pair(a: Node, b: Node, ctx: Context) -> bool:
     """A bare list against a tuple in round brackets: the same numbers in the same order; a list in brackets against one."""
     if a[0] == "list" and b[0] == "seq" and (b[1], b[2]) == ("(", ")") and len(a[1]) == len(b[3]):
-        return not any(item[0] == "seq" for item in a[1]) and all(
-            same(_value_of(x), y, ctx) for x, y in zip(a[1], b[3], strict=True)
-        )
+        items = list(a[1])
+        if any(item[0] == "seq" for item in items):
+            return False
+        if all(item[0] == "assign" and len(item[1]) == 1 for item in items):  # "y = 2, x = 1" is (1, 2)
+            items.sort(key=lambda item: str(item[1]))
+        return all(same(_value_of(x), y, ctx) for x, y in zip(items, b[3], strict=True))
     return False
 
 

@@ -99,6 +99,9 @@ class Cursor:
     def reparsed(self, text: str) -> Node:
         raise NotImplementedError
 
+    def argument_or_number(self) -> Node:
+        raise NotImplementedError
+
     def at_separator(self) -> bool:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ what neither parses nor evaluates there goes to latex2sympy2_extended and sympy.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from .lexer import ParseError
 from .options import Options
 from .parser import Node, common_logs, parse
 from .units import find_unit
+from .words import NUMBER_WORDS
 
 __all__ = ["Task", "cheap", "prepare", "reply"]
 
+_WORDY = re.compile(r"[A-Za-z -]{1,60}")
 _IN_PROCESS = 3000  # characters; longer answers are compared as text here, and parsed in a worker
 _IN_WORKER = 2_000_000
 
@@ -186,7 +189,7 @@ def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
         return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
     if options.extract and len(whole) < 500 and squeeze(clean(whole)) == right:
         return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
-    if not _formal(answer) or not _formal(target):
+    if not (_formal(answer) or _formal(target)) or _wordy(answer) or _wordy(target):
         return Verdict(False, "text", "different words", prediction=_shown(left), reference=_shown(right))
     if numeric is None:
         raise NeedsWorker
@@ -201,6 +204,11 @@ def _context(options: Options, numeric: Numeric | None) -> Context:
 
 def readings(text: str, options: Options) -> list[Node]:
     """What ``text`` may mean: with "1,938" as one number, then as two. Raises :class:`ParseError`."""
+    if (
+        _WORDY.fullmatch(text)
+        and (value := NUMBER_WORDS.get(" ".join(text.lower().replace("-", " ").split()))) is not None
+    ):
+        return [("num", value)]
     first: Node | None = None
     error: ParseError | None = None
     try:
@@ -264,10 +272,13 @@ def _with_unit(node: Node, options: Options) -> Node:
 
 def _formal(text: str) -> bool:
     """Does it look like mathematics that a bigger parser may know?"""
-    if len(text) > 2000:
-        return False
+    return "\\" in text or any(c in text for c in "^=+*/_<>()[]")
+
+
+def _wordy(text: str) -> bool:
+    """More prose than a formula has, or more text than the grammar should be given."""
     letters = sum(len(word) for word in text.replace("\\", " \\").split() if word.isalpha() and len(word) > 2)
-    return ("\\" in text or any(c in text for c in "^=+*/_<>()[]")) and letters * 3 < len(text)
+    return len(text) > 2000 or letters * 3 > len(text)
 
 
 def _by_sympy(answer: str, target: str, left: str, right: str) -> Verdict:
@@ -281,7 +292,7 @@ def _by_sympy(answer: str, target: str, left: str, right: str) -> Verdict:
     nodes = []
     for text, what in ((target, "reference"), (answer, "prediction")):
         try:
-            nodes.append(latex2sympy(text))
+            nodes.append(latex2sympy(re.sub(r"\\([dt]?)frac\s*(\d)\s*(\d)", r"\\frac{\2}{\3}", text)))
         except RecursionError:
             raise
         except Exception as error:  # the grammar raises whatever it likes

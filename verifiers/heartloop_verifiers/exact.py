@@ -329,6 +329,8 @@ def evaluate(node: Node, env: Mapping[str, Value]) -> Value:
             return function(*(evaluate(part, env) for part in node[2]))
         except TypeError:  # a wrong number of arguments
             raise NotExact from None
+    if op == "based":
+        return int(node[1])
     if op == "percent":
         return mul(Fraction(1, 100), evaluate(node[1], env))
     if op == "degree":
@@ -367,7 +369,7 @@ def symbols(node: Node, into: set[str] | None = None) -> set[str]:
     elif op == "degree":
         found.add("const:pi")
         symbols(node[1], found)
-    elif op not in ("num", "dec", "word", "domain"):
+    elif op not in ("num", "dec", "word", "domain", "based"):
         for part in node[1:]:
             if isinstance(part, tuple) and part:
                 if isinstance(part[0], str):

@@ -134,7 +134,24 @@ def same_value(a: Node, b: Node, ctx: Context) -> bool:
         return _same_quantity(a, b, ctx)
     if a[0] in ("percent", "degree") or b[0] in ("percent", "degree"):
         return _same_marked(a, b, ctx)
+    if a[0] == "based" or b[0] == "based":
+        if a[0] == b[0]:
+            return a[1:] == b[1:]
+        based, plain = (a, b) if a[0] == "based" else (b, a)
+        return plain == ("num", based[2]) or _same_plain(a, b, ctx)
+    if a[0] == "modulo" or b[0] == "modulo":
+        return _same_residue(a, b, ctx)
     return _same_plain(a, b, ctx)
+
+
+def _same_residue(a: Node, b: Node, ctx: Context) -> bool:
+    """``7 (mod 5)`` and ``2 (mod 5)``; against a bare number, the number itself."""
+    if a[0] == b[0]:
+        x, y, m, n = (exact_constant(part) for part in (a[1], b[1], a[2], b[2]))
+        if isinstance(x, int) and isinstance(y, int) and isinstance(m, int) and m == n and m:
+            return (x - y) % m == 0
+        return same_value(a[1], b[1], ctx) and same_value(a[2], b[2], ctx)
+    return same_value(a[1] if a[0] == "modulo" else a, b[1] if b[0] == "modulo" else b, ctx)
 
 
 def _same_quantity(a: Node, b: Node, ctx: Context) -> bool:

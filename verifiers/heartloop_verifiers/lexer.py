@@ -33,6 +33,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 
+_NUMERAL = re.compile(r"\d+(?:\.\d+)?")
 _IGNORED = frozenset(
     [
         "left",
@@ -138,7 +139,7 @@ def tokens(text: str, *, merge_commas: bool) -> list[Token]:
         elif kind == "content":
             content = match["content"].strip()
             if content:
-                add(("t", content))
+                add(("n" if _NUMERAL.fullmatch(content) else "t", content))
         elif kind in ("rcontent", "rletter"):
             _roman(match, add)
         elif kind == "escaped":

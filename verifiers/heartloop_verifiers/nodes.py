@@ -10,7 +10,8 @@ from .units import find_unit, is_loose_unit
 from .words import STOP_WORDS
 
 __all__ = [
-    "Node", "big_int", "common_logs", "decimal", "is_domain", "is_noun", "is_region", "is_value", "loose", "only_region", "product",
+    "Node", "based",
+    "big_int", "common_logs", "decimal", "is_domain", "is_noun", "is_region", "is_value", "loose", "only_region", "product",
 ]  # fmt: skip
 
 Node = tuple[Any, ...]
@@ -51,6 +52,14 @@ def big_int(digits: str) -> int:
         raise ParseError("a number out of reach")
     half = len(digits) // 2
     return big_int(digits[:-half]) * 10**half + big_int(digits[-half:])
+
+
+def based(digits: str, base: str) -> Node:
+    """``1010_2``: ("based", value, the numeral as it stands)."""
+    try:
+        return ("based", int(digits, int(base.removeprefix("\\text"))), int(digits))
+    except ValueError:
+        raise ParseError("a numeral in a strange base") from None
 
 
 def is_value(node: Node) -> bool:
@@ -100,9 +109,38 @@ def is_domain(node: Node) -> bool:
 
 
 def loose(node: Node) -> Node | None:
-    """``5 m`` read as five metres instead of 5·m, or None."""
-    if node[0] == "mul" and len(node[1]) >= 2 and node[1][-1][0] == "sym" and is_loose_unit(node[1][-1][1]):
-        unit = find_unit(node[1][-1][1])
-        if unit is not None:
-            return ("quantity", product(list(node[1][:-1])), unit)
+    """``5 m`` read as five metres instead of 5·m, and ``10 m/s`` likewise; or None."""
+    factors: list[Node] = []
+    names: list[str] = []
+    divided = node[0] == "div"
+    top = node[1] if divided else node
+    for factor in top[1] if top[0] == "mul" else (top,):
+        name = _unit_name(factor)
+        if name is None:
+            if names:
+                return None
+            factors.append(factor)
+        else:
+            names.append(name)
+    if divided:
+        bottom = _unit_name(node[2])
+        if bottom is None or not names:
+            return None
+        names.append("/" + bottom)
+    if not names or not factors:
+        return None
+    unit = find_unit(" ".join(names).replace(" /", "/"))
+    return None if unit is None else ("quantity", product(factors), unit)
+
+
+def _unit_name(node: Node) -> str | None:
+    if node[0] == "sym" and is_loose_unit(node[1]):
+        return str(node[1])
+    if (
+        node[0] == "pow"
+        and node[1][0] == "sym"
+        and is_loose_unit(node[1][1])
+        and node[2] in (("num", 2), ("num", 3))
+    ):
+        return f"{node[1][1]}^{node[2][1]}"
     return None

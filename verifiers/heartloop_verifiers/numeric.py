@@ -277,7 +277,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 def _value(node: Node, env: Mapping[str, Any]) -> Any:
     op = node[0]
-    if op == "num" or op == "dec":
+    if op in ("num", "dec", "based"):
         value = node[1]
         if isinstance(value, int):
             return mpc(value)

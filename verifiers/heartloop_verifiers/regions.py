@@ -99,14 +99,24 @@ def _relation(node: Node, name: list[str]) -> list[Piece]:
 
 
 def _without(pieces: list[Piece], points: tuple[Node, ...]) -> list[Piece]:
-    if len(pieces) != 1 or pieces[0].low != _MINUS_INF or pieces[0].high != _INF:
-        raise NotRegion  # only the whole line less some points
+    if len(pieces) != 1:
+        raise NotRegion  # only one interval less some points within it
+    low, low_open, high, high_open = pieces[0]
     try:
         ordered = sorted(points, key=_plain_number)
+        inside = (low == _MINUS_INF or _plain_number(low) < _plain_number(ordered[0])) and (
+            high == _INF or _plain_number(ordered[-1]) < _plain_number(high)
+        )
     except TypeError:
         raise NotRegion from None
-    ends = [_MINUS_INF, *ordered, _INF]
-    return [Piece(low, True, high, True) for low, high in itertools.pairwise(ends)]
+    if not inside:
+        raise NotRegion
+    ends = [low, *ordered, high]
+    last = len(ends) - 2
+    return [
+        Piece(ends[i], low_open if i == 0 else True, ends[i + 1], high_open if i == last else True)
+        for i in range(last + 1)
+    ]
 
 
 def _plain_number(node: Node) -> Fraction:
