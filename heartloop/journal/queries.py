@@ -24,7 +24,10 @@ _TOTALS = """
 SELECT coalesce(s.state, 'open'), count(*), sum(coalesce(s.tokens, r.tokens)), sum(coalesce(s.calls, 1)),
     count(CASE WHEN s.id IS NULL THEN r.usd ELSE s.usd END),
     sum(CASE WHEN s.id IS NULL THEN r.usd ELSE s.usd END),
-    sum(s.prompt_tokens), sum(s.completion_tokens), sum(s.reasoning_tokens), sum(s.cached_tokens)
+    sum(coalesce(s.prompt_tokens, CASE WHEN s.state = 'released' THEN 0 ELSE r.prompt_tokens END)),
+    sum(coalesce(s.completion_tokens,
+        CASE WHEN s.state = 'released' THEN 0 ELSE r.tokens - r.prompt_tokens END)),
+    sum(s.reasoning_tokens), sum(s.cached_tokens)
 FROM reservations r LEFT JOIN settlements s ON s.id = r.id
 """
 

@@ -75,7 +75,7 @@ class Reserve:
         id: unique in the journal; the first free one is ``Journal.next_reservation_id()``.
         key: of the completion it is for.
         attempt: 1 for the first try of that completion.
-        tokens: prompt and completion tokens together, at most.
+        tokens: prompt and completion tokens together, at most; prompt_tokens: the prompt's part of them.
         usd: None where the price is unknown.
     """
 
@@ -85,6 +85,7 @@ class Reserve:
     model: str
     tokens: int
     usd: float | None
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ Record: TypeAlias = Event | Reserve | Settle | Result
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """A sum over reservations. ``usd`` is None as soon as one of them has no known price."""
+    """A sum over reservations. ``usd`` is None as soon as one of them has no known price.
+
+    ``usage`` counts the reserved worst case where an answer's own is not known (open and assumed ones).
+    """
 
     tokens: int = 0
     calls: int = 0

@@ -95,7 +95,7 @@ def test_reservations_add_up_by_state_and_scope(path: Path) -> None:
         assert journal.next_reservation_id() == 1
         asyncio.run(
             journal.write(
-                *(Reserve(n, key(n, problem=f"p{n}"), 1, "m", 100 * n, 0.5) for n in range(1, 6)),
+                *(Reserve(n, key(n, problem=f"p{n}"), 1, "m", 100 * n, 0.5, 60 * n) for n in range(1, 6)),
                 Settle(1, "confirmed", Usage(3, 4, 2, 1), 7, 0.25),
                 Settle(2, "assumed", None, 200, 0.5, reason="client killed"),
                 Settle(3, "released", None, 0, 0.0, calls=0),
@@ -104,8 +104,8 @@ def test_reservations_add_up_by_state_and_scope(path: Path) -> None:
         )
         expected = Totals(
             confirmed=Charge(17, 2, 0.375, Usage(8, 9, 2, 1)),
-            assumed=Charge(200, 1, 0.5),
-            open=Charge(500, 1, 0.5),
+            assumed=Charge(200, 1, 0.5, Usage(120, 80)),
+            open=Charge(500, 1, 0.5, Usage(300, 200)),
             released=Charge(0, 0, 0.0),
         )
         assert journal.charges() == expected == journal.charges("a")
@@ -115,7 +115,7 @@ def test_reservations_add_up_by_state_and_scope(path: Path) -> None:
     with SqliteJournal.open(path) as journal:
         assert journal.next_reservation_id() == 6
         assert journal.close_open_reservations() == 1
-        assert journal.charges().assumed == Charge(700, 2, 1.0)
+        assert journal.charges().assumed == Charge(700, 2, 1.0, Usage(420, 280))
         assert journal.charges().open == Charge()
         assert journal.close_open_reservations() == 0
 
@@ -126,11 +126,13 @@ def test_an_unknown_price_makes_the_sum_unknown_and_a_later_settlement_replaces(
     async def go() -> None:
         await journal.write(Reserve(1, key(1), 1, "m", 10, 0.5), Reserve(2, key(2), 1, "m", 10, None))
         await journal.write(Settle(1, "assumed", None, 10, 0.5), Settle(2, "assumed", None, 10, None))
-        assert journal.charges().assumed == Charge(20, 2, None)
+        assert journal.charges().assumed == Charge(20, 2, None, Usage(0, 20))
         await journal.write(Settle(2, "confirmed", Usage(1, 1), 2, 0.0))
 
     asyncio.run(go())
-    assert journal.charges() == Totals(assumed=Charge(10, 1, 0.5), confirmed=Charge(2, 1, 0.0, Usage(1, 1)))
+    assert journal.charges() == Totals(
+        assumed=Charge(10, 1, 0.5, Usage(0, 10)), confirmed=Charge(2, 1, 0.0, Usage(1, 1))
+    )
 
 
 def test_results_replace_each_other_and_page_through(journal: SqliteJournal) -> None:
