@@ -13,7 +13,8 @@ Answers are functions of the request's body alone: "What is A + B?" is answered 
 body's hash.
 
 The log has one JSON line when a call arrives and one when it is over: ``{"event": "arrived" |
-"answered" | "cancelled", "id", "t", "messages" (hash), "request" (hash of the whole body), "fault"}``.
+"answered" | "cancelled", "id", "t", "messages" (hash), "request" (hash of the whole body), "fault"}``,
+and "tokens" (in all) where the answer told them.
 Lines are written with one unbuffered append each, so the log outlives the process.
 """
 
@@ -226,7 +227,7 @@ class FaultServer:
             low, high = self.delay_ms
             if high:
                 await asyncio.sleep(draw.uniform(low, high) / 1000)
-            await self._reply(connection, fault, body, headers, key)
+            await self._reply(connection, call, body, headers, key)
             call["state"] = "answered"
         except asyncio.CancelledError:
             call["state"] = "cancelled"
@@ -256,11 +257,12 @@ class FaultServer:
     async def _reply(
         self,
         connection: _Connection,
-        fault: str,
+        call: dict[str, Any],
         body: dict[str, Any],
         headers: dict[str, str],
         key: str,
     ) -> None:
+        fault: str = call["fault"]
         if fault.startswith("refuses:"):
             connection.send_json(400, _refusal(fault.partition(":")[2]))
         elif fault in _ERRORS:
@@ -276,7 +278,10 @@ class FaultServer:
         elif fault in _CONNECTION:
             await self._break(connection, fault, self._answer("ok", body, key))
         else:
-            connection.send_json(200, self._answer(fault, body, key))
+            answer = self._answer(fault, body, key)
+            if isinstance(answer, dict) and isinstance(answer.get("usage"), dict):
+                call["tokens"] = answer["usage"].get("total_tokens")
+            connection.send_json(200, answer)
 
     async def _break(self, connection: _Connection, fault: str, answer: Any) -> None:
         content = json.dumps(answer).encode()
@@ -346,6 +351,8 @@ class FaultServer:
         line = {"event": event, "id": call["id"], "t": time.time(), "fault": call["fault"]}
         line["messages"] = _hash(call["body"].get("messages"))
         line["request"] = _hash(call["body"])
+        if "tokens" in call:
+            line["tokens"] = call["tokens"]
         os.write(self._log, json.dumps(line).encode() + b"\n")
 
 
