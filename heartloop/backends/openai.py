@@ -13,15 +13,14 @@ import logging
 import os
 import re
 import time
-from base64 import b64encode
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from heartloop.backends.address import Address, usable_key
 from heartloop.backends.base import bytes_bound
 from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status, refused_parameter
 from heartloop.backends.secrets import Redactor
-from heartloop.backends.wire import completion_of, decode, request_body
-from heartloop.errors import BackendError, BadRequest, BadResponse, CallTimeout, ModelNotFound, UsageError
+from heartloop.backends.wire import completion_of, decode, error_in_success, request_body
+from heartloop.errors import BackendError, BadRequest, CallTimeout, ModelNotFound, UsageError
 from heartloop.types import Completion, Message, Request
 
 __all__ = ["OpenAIBackend"]
@@ -82,18 +81,16 @@ class OpenAIBackend:
         self.max_concurrency = max_concurrency
         self.context_tokens = context_tokens
         self._timeout = timeout
-        self._set_address(base_url)
-        key = (api_key if api_key is not None else os.environ.get(api_key_env, "")).strip()
+        self._address = Address.of(base_url or _OFFICIAL)
+        key = usable_key(api_key if api_key is not None else os.environ.get(api_key_env, ""), api_key_env)
         if not key and base_url is None:
             raise UsageError(
                 f"no API key for api.openai.com: set the environment variable {api_key_env}, "
                 "or give base_url for a server of your own"
             )
-        if not (key.isascii() and key.isprintable()):
-            raise UsageError(f"the API key ({api_key_env}) holds characters that no HTTP header can carry")
         self._key = key or _PLACEHOLDER
-        self._redact = Redactor([*self._url_secrets, key] if len(key) > 3 else self._url_secrets)
-        self._where = f"{self._shown_url} (model {name!r})"
+        self._redact = Redactor([*self._address.secrets, key] if len(key) > 3 else self._address.secrets)
+        self._where = f"{self._address.shown} (model {name!r})"
 
         self._rename_max_tokens = _REASONING.search(name) is not None
         self._dropped: set[str] = set()
@@ -104,25 +101,8 @@ class OpenAIBackend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def _set_address(self, base_url: str | None) -> None:
-        """Take credentials and query out of the URL, so that what is shown and logged holds neither."""
-        try:
-            parts = urlsplit(base_url or _OFFICIAL)
-            netloc = parts.netloc.rpartition("@")[2]
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise UsageError("base_url must look like http://HOST:PORT/v1 or https://HOST/v1")
-        self._shown_url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
-        self._query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._basic = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
-        secrets = [user, password, self._basic, parts.query, *self._query.values()]
-        self._url_secrets = [s for s in secrets if len(s) > 3]
-
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, base_url={self._shown_url!r})"
+        return f"{type(self).__name__}({self.name!r}, base_url={self._address.shown!r})"
 
     def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
         return bytes_bound(messages)
@@ -159,7 +139,7 @@ class OpenAIBackend:
             sent = self._adapted(body)
             status, headers, content = await self._send(client, sent)
             if status < 400:
-                error = _error_in_success(content)
+                error = error_in_success(content)
                 if error is None:
                     return content
                 status, content = error
@@ -262,11 +242,11 @@ class OpenAIBackend:
         limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
         return openai.AsyncOpenAI(
             api_key=self._key,
-            base_url=self._shown_url,
+            base_url=self._address.shown,
             max_retries=0,
             timeout=timeout,
-            default_query=self._query or None,
-            default_headers={"Authorization": f"Basic {self._basic}"} if self._basic else None,
+            default_query=self._address.query or None,
+            default_headers={"Authorization": f"Basic {basic}"} if (basic := self._address.basic) else None,
             http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
         )
 
@@ -276,17 +256,3 @@ class OpenAIBackend:
         # From another loop its connections can't be closed in order; they go with the object.
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.close()
-
-
-def _error_in_success(content: bytes) -> tuple[int, bytes] | None:
-    """Status and body of an error that came with status 200, as OpenRouter sends them, else None."""
-    if b'"error"' not in content or b'"choices"' in content:
-        return None
-    data = decode(content)
-    error = data.get("error") if isinstance(data, dict) else None
-    if not error:
-        return None
-    code = error.get("code") if isinstance(error, dict) else None
-    if not isinstance(code, int) or not 400 <= code < 600:
-        raise BadResponse("the answer is an error without a status")
-    return code, content

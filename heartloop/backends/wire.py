@@ -16,7 +16,14 @@ import orjson
 from heartloop.errors import BadRequest, BadResponse
 from heartloop.types import Completion, FinishReason, Request, TokenLogprob, Usage
 
-__all__ = ["completion_of", "decode", "logprobs_of", "request_body", "usage_of"]
+__all__ = [
+    "completion_of",
+    "decode",
+    "error_in_success",
+    "logprobs_of",
+    "request_body",
+    "usage_of",
+]
 
 OWNED = frozenset(("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"))
 """Fields that ``Sampling.extra`` may not set: reservations and the reading of answers rest on them."""
@@ -83,6 +90,20 @@ def decode(content: bytes) -> Any:
     except (ValueError, RecursionError):
         pass
     raise BadResponse(f"the answer is not JSON ({why})")
+
+
+def error_in_success(content: bytes) -> tuple[int, bytes] | None:
+    """Status and body of an error that came with status 200, as OpenRouter sends them, else None."""
+    if b'"error"' not in content or b'"choices"' in content:
+        return None
+    data = decode(content)
+    error = data.get("error") if isinstance(data, dict) else None
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    if not isinstance(code, int) or not 400 <= code < 600:
+        raise BadResponse("the answer is an error without a status")
+    return code, content
 
 
 def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
