@@ -115,11 +115,32 @@ def from_status(
     if status >= 500 or status in (409, 425):
         # llama.cpp sent its context error as a 500 before it had a type of its own.
         if _is_overflow(body):
-            return ContextOverflow(text, status=status)
+            return _overflow(text, status, body)
         return ServerError(text, status=status, retry_after=wait)
     if status in (400, 413, 422) and _is_overflow(body):
-        return ContextOverflow(text, status=status)
+        return _overflow(text, status, body)
     return BadRequest(text, status=status)
+
+
+# How servers word the two figures: OpenAI and older vLLM ("... is 4097 tokens. However, you requested 5000
+# tokens (3000 in the messages, ..."), newer vLLM ("... your prompt contains 37 input tokens"), llama.cpp
+# ("request (3000 tokens) exceeds the available context size (2048 tokens)").
+_LIMIT = re.compile(r"(?:maximum context length is|available context size \(?)\s*(\d+)", re.IGNORECASE)
+_PROMPT = re.compile(
+    r"(\d+) in the messages|request has (\d+) input|contains (?:at least )?(\d+) input"
+    r"|resulted in (\d+) tokens|request \((\d+) tokens\)",
+    re.IGNORECASE,
+)
+
+
+def _overflow(text: str, status: int, body: ErrorBody) -> ContextOverflow:
+    limit, prompt = _LIMIT.search(body.message), _PROMPT.search(body.message)
+    return ContextOverflow(
+        text,
+        status=status,
+        context_tokens=None if limit is None else int(limit[1]),
+        prompt_tokens=None if prompt is None else int(next(found for found in prompt.groups() if found)),
+    )
 
 
 def _is_overflow(body: ErrorBody) -> bool:

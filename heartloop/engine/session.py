@@ -251,14 +251,6 @@ class Session:
         """The settings of the model that plays ``role``."""
         return self._solving.lane(role).sampling
 
-    def context_tokens(self, role: str) -> int | None:
-        """The context length of the model that plays ``role``, where known."""
-        return self._solving.lane(role).backend.context_tokens
-
-    def prompt_tokens_bound(self, messages: Sequence[Message], role: str) -> int:
-        """An upper bound of a prompt's tokens for the model that plays ``role``."""
-        return self._solving.lane(role).backend.prompt_tokens_bound(tuple(messages))
-
     async def equivalent(self, a: str, b: str) -> bool:
         """Whether two answers are the same answer (by the verifiers, not by string)."""
         return await self._solving.equivalent(a, b)

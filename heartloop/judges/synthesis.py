@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from heartloop.errors import ContextOverflow
 from heartloop.judges.majority import largest_group
-from heartloop.responders.chat import attempt_from, fitted
+from heartloop.responders.chat import LEAST_NEW_TOKENS, attempt_from, room_left
 from heartloop.types import Attempt, Completion, Message, Problem, Verdict, text_of
 
 if TYPE_CHECKING:
@@ -48,22 +48,23 @@ class Synthesis:
 
     async def _ask(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Completion:
         limit = max(len(attempt.text) for attempt in attempts)
-        context = session.context_tokens("synthesiser")
+        last = max(attempt.round for attempt in attempts)
+        sampling = asked = session.sampling("synthesiser")
         while True:
-            messages = (self._message(problem, attempts, limit, session),)
-            room = None
-            if context is not None:
-                room = context - session.prompt_tokens_bound(messages, "synthesiser")
-            sampling = session.sampling("synthesiser")
-            if room is None or room >= sampling.max_tokens or limit <= _LEAST_CHARACTERS:
-                last = max(attempt.round for attempt in attempts)
-                asked = fitted(sampling, room)
-                try:
-                    return await session.generate(messages, role="synthesiser", sampling=asked, round=last)
-                except ContextOverflow:
-                    if limit <= _LEAST_CHARACTERS:
-                        raise
-            limit = max(_LEAST_CHARACTERS, limit * 3 // 4)
+            message = self._message(problem, attempts, limit, session)
+            try:
+                return await session.generate([message], role="synthesiser", sampling=asked, round=last)
+            except ContextOverflow as overflow:
+                shortest = limit <= _LEAST_CHARACTERS
+                least = LEAST_NEW_TOKENS if shortest else max(LEAST_NEW_TOKENS, sampling.max_tokens // 4)
+                room = room_left(overflow)
+                if room is not None and least <= room < asked.max_tokens:
+                    asked = replace(asked, max_tokens=room)
+                    continue
+                if shortest:
+                    raise
+            asked = sampling
+            limit = max(_LEAST_CHARACTERS, limit // 2)
 
     def _message(
         self, problem: Problem, attempts: Sequence[Attempt], limit: int, session: Session

@@ -1,11 +1,16 @@
 """An attempt as one chat call: the default.
 
 The conversation is the question, then for each earlier round the model's answer and the feedback it got.
-Reasoning is stripped from it. When it overflows the model's context, the policy is, step by step:
+Reasoning is stripped from it. When the backend says that it overflows the model's context (which costs
+nothing), the policy is, step by step:
 
-1. drop the oldest rounds; the question and the last answer stay;
-2. put the last answer's final line in place of its text;
-3. ask for fewer new tokens, where the backend told how many would fit.
+1. where the backend told how many new tokens would fit, and they are a quarter of ``max_tokens`` or more:
+   ask for so many;
+2. drop the oldest rounds; the question and the last answer stay;
+3. put the last answer's final line in place of its text;
+4. ask for as many new tokens as fit, unless they are too few to be of use.
+
+Nothing is dropped on an estimate: bytes say too little of tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from heartloop.answers import extract_answer, strip_reasoning
 from heartloop.errors import ContextOverflow
-from heartloop.types import Attempt, Completion, Cue, Message, Problem, Sampling, Usage
+from heartloop.types import Attempt, Completion, Cue, Message, Problem, Usage
 
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["ChatResponder", "attempt_from", "fitted"]
+__all__ = ["LEAST_NEW_TOKENS", "ChatResponder", "attempt_from", "room_left"]
 
 LEAST_NEW_TOKENS = 64
 """A completion shorter than this is not worth asking for."""
@@ -54,48 +59,33 @@ class ChatResponder:
         self, problem: Problem, history: list[Attempt], said: str, session: Session, prompt: str, round: int
     ) -> Completion:
         sampling = session.sampling("generator")
-        context = session.context_tokens("generator")
         shortened = False
+        asked = sampling
         while True:
             messages = _conversation(problem, history, said, session, prompt, shortened)
-            room = None
-            if context is not None:
-                room = context - session.prompt_tokens_bound(messages, "generator")
-            if room is None or room >= sampling.max_tokens or _at_its_shortest(history, shortened):
-                asked = fitted(sampling, room)
-                try:
-                    return await session.generate(messages, sampling=asked, round=round, fresh=not history)
-                except ContextOverflow as overflow:
-                    if _at_its_shortest(history, shortened):
-                        fewer = _fewer_tokens(asked, overflow)
-                        if fewer is None:
-                            raise
-                        sampling = fewer
-                        continue
+            try:
+                return await session.generate(messages, sampling=asked, round=round, fresh=not history)
+            except ContextOverflow as overflow:
+                shortest = not history or (len(history) == 1 and shortened)
+                least = LEAST_NEW_TOKENS if shortest else max(LEAST_NEW_TOKENS, sampling.max_tokens // 4)
+                room = room_left(overflow)
+                if room is not None and least <= room < asked.max_tokens:
+                    asked = replace(asked, max_tokens=room)
+                    continue
+                if shortest:
+                    raise
+            asked = sampling
             if len(history) > 1:
                 del history[0]
             else:
                 shortened = True
 
 
-def _at_its_shortest(history: Sequence[Attempt], shortened: bool) -> bool:
-    return not history or (len(history) == 1 and shortened)
-
-
-def fitted(sampling: Sampling, room: int | None) -> Sampling:
-    """``sampling`` with no more new tokens than ``room``, unless that leaves too few to be of use."""
-    if room is None or room >= sampling.max_tokens or room < LEAST_NEW_TOKENS:
-        return sampling
-    return replace(sampling, max_tokens=room)
-
-
-def _fewer_tokens(asked: Sampling, overflow: ContextOverflow) -> Sampling | None:
+def room_left(overflow: ContextOverflow) -> int | None:
+    """New tokens that would have fitted beside the prompt, where the backend gave both figures."""
     if overflow.context_tokens is None or overflow.prompt_tokens is None:
         return None
-    room = overflow.context_tokens - overflow.prompt_tokens
-    if room < LEAST_NEW_TOKENS or room >= asked.max_tokens:
-        return None
-    return replace(asked, max_tokens=room)
+    return overflow.context_tokens - overflow.prompt_tokens
 
 
 def _conversation(

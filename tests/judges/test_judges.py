@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heartloop import Budget, Message, Model, Sampling
+from heartloop import Budget, Message, Model
 from heartloop.errors import BadRequest, ContextOverflow
 from heartloop.responders.chat import attempt_from
 from heartloop.types import Problem, Request, Solution, StopReason, Verdict, text_of
@@ -161,16 +161,16 @@ def test_candidates_too_long_for_the_context_are_cut_to_their_ends() -> None:
     assert "[...]" in last
 
 
-def test_with_a_known_context_nothing_is_sent_that_does_not_fit() -> None:
-    panel = Panel([f"{n}" + "x" * 5_000 + boxed(n) for n in (1, 2)], boxed(3))
-    small = Model(
-        backend=scripted(panel, name="small", context_tokens=1_500), sampling=Sampling(max_tokens=2_048)
-    )
-    solution = synthesised(panel, synthesiser_model=small)
-    assert solution.answer == "3"
-    [request] = small.backend.requests  # type: ignore[union-attr]
-    bound = small.backend.prompt_tokens_bound(request.messages)  # type: ignore[union-attr]
-    assert bound + request.sampling.max_tokens <= 1_500
+def test_a_synthesis_asks_for_what_fits_before_it_cuts_candidates() -> None:
+    def script(request: Request) -> Any:
+        if request.sampling.max_tokens > 900:
+            return ContextOverflow("too long", context_tokens=1_500, prompt_tokens=600)
+        return boxed(3)
+
+    panel = Panel([f"{n}" + "x" * 5_000 + boxed(n) for n in (1, 2)], script)
+    assert synthesised(panel).answer == "3"
+    assert len(panel.prompts) == 2
+    assert panel.prompts[0] == panel.prompts[1]
 
 
 def test_a_synthesis_that_never_fits_leaves_the_best_so_far() -> None:

@@ -87,16 +87,26 @@ def test_a_question_that_can_never_fit_is_an_error_after_one_try() -> None:
     assert len(backend.requests) == 1
 
 
-@pytest.mark.parametrize("context", [900, 1_300, 3_000])
-def test_with_a_known_context_nothing_is_sent_that_may_not_fit(context: int) -> None:
-    solution, requests = run(solve(lambda r: "word " * 100 + boxed(1), max_rounds=6, context_tokens=context))
-    assert len(requests) == len(solution.attempts) == 6
-    for request in requests:
-        bound = scripted([]).prompt_tokens_bound(request.messages)
-        assert bound + request.sampling.max_tokens <= context
-        assert "What is it?" in text_of(request.messages[0].content)
-    if context == 3_000:
-        assert max(len(r.messages) for r in requests) > 3
+def test_where_the_prompt_fits_fewer_new_tokens_come_before_dropping_rounds() -> None:
+    """A model whose max_tokens is its whole context must not lose its history to that."""
+
+    def script(request: Request) -> Any:
+        room = 500 - counted(request)
+        if request.sampling.max_tokens > room:
+            return ContextOverflow("too long", context_tokens=500, prompt_tokens=counted(request))
+        return "word " * 20 + boxed(7)
+
+    solution, requests = run(solve(script, max_rounds=3, max_tokens=500))
+    answered = [r for r in requests if r.sampling.max_tokens < 500]
+    assert len(solution.attempts) == len(answered) == 3
+    assert [roles(r) for r in answered] == ["u", "uau", "uauau"]
+    assert all(r.sampling.max_tokens == 500 - counted(r) for r in answered)
+
+
+def test_a_context_known_beforehand_drops_nothing_that_fits() -> None:
+    solution, requests = run(solve(lambda r: "word " * 100 + boxed(1), max_rounds=4, context_tokens=3_000))
+    assert [len(r.messages) for r in requests] == [1, 3, 5, 7]
+    assert len(solution.attempts) == 4
 
 
 # --- what is said ----------------------------------------------------------------------------------
