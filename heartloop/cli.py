@@ -322,7 +322,7 @@ def run(
     if dry_run:
         preview(config, problems, None if json else _console(), _print_json)
         return
-    with _kept(out):
+    with _kept(out, json):
         summary = start(out, config, problems, _console(stderr=True))
     _finish(summary, json, out)
 
@@ -397,7 +397,7 @@ def resume(
                 console=_console(stderr=True),
             )
         opened.extend(config, problems)
-        with _kept(folder):
+        with _kept(folder, json):
             summary = go_on(opened, _console(stderr=True))
     _finish(summary, json, folder)
 
@@ -469,16 +469,21 @@ def demo(
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """Whoever reads why a run ended early also reads how to go on with it."""
+def _kept(folder: Path, json: bool) -> Iterator[None]:
+    """Whoever reads why a run ended early also reads what is kept of it, and how to go on."""
+    from heartloop.runs.commands import kept
+
     try:
         yield
     except UsageError:
         raise
     except HeartLoopError as error:
         print(f"heartloop: {error}", file=sys.stderr)
-        if (folder / "journal.sqlite").exists():
+        summary = kept(folder, error)
+        if summary is not None:
             print(f"What was done is kept. Once mended: heartloop resume {folder}", file=sys.stderr)
+            if json:
+                _print_json(summary.to_dict())
         raise typer.Exit(FAILED) from error
 
 

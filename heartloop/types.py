@@ -17,6 +17,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from heartloop.errors import UsageError
+
 __all__ = [
     "Attempt",
     "Budget",
@@ -414,7 +416,7 @@ class Budget:
         for name in ("tokens", "calls", "seconds", "usd"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"budget: {name} must be positive, not {value!r}; leave it out for no limit")
+                raise UsageError(f"budget: {name} must be positive, not {value!r}; leave it out for no limit")
 
     @property
     def unlimited(self) -> bool:

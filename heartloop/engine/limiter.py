@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from asyncio_throttle import Throttler
 
+from heartloop.errors import UsageError
+
 __all__ = ["ConcurrencyLimiter", "request_rate"]
 
 
@@ -52,6 +54,6 @@ def request_rate(requests_per_minute: float | None) -> Throttler | None:
     if requests_per_minute is None:
         return None
     if not requests_per_minute > 0 or math.isinf(requests_per_minute):
-        raise ValueError(f"requests per minute must be positive, not {requests_per_minute}")
+        raise UsageError(f"requests per minute must be positive, not {requests_per_minute}")
     per_window = max(1, int(requests_per_minute / 60))
     return Throttler(rate_limit=per_window, period=per_window * 60 / requests_per_minute, retry_interval=0.01)

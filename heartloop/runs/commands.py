@@ -16,21 +16,23 @@ from rich.rule import Rule
 
 from heartloop.engine.results import solution_to_result
 from heartloop.engine.serial import attempt_to_dict
-from heartloop.errors import DataError, UsageError
+from heartloop.errors import DataError, HeartLoopError, UsageError
+from heartloop.journal.reader import JournalReader
 from heartloop.judges import judge_from_name
 from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.runs.data import Fields, read_problems
 from heartloop.runs.dry_run import dry_run
 from heartloop.runs.progress import execute_watched
-from heartloop.runs.run import Run
+from heartloop.runs.run import Run, journal_in
 from heartloop.runs.show import clean
-from heartloop.runs.summary import Summary
+from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts, Shot
 from heartloop.types import Budget, Problem, Solution, text_of
 
 __all__ = [
     "changed",
     "go_on",
+    "kept",
     "make_model",
     "make_prompts",
     "own_shots",
@@ -117,6 +119,16 @@ def start(folder: Path, config: RunConfig, problems: Iterable[Problem], console:
 def go_on(run: Run, console: Console) -> Summary:
     """Execute an open run with its progress on ``console``."""
     return asyncio.run(execute_watched(run, console))
+
+
+def kept(folder: Path, error: HeartLoopError) -> Summary | None:
+    """What the journal holds of a run that ``error`` ended; None if there is none, or it can't be read."""
+    try:
+        with JournalReader(journal_in(folder)) as journal:
+            config = RunConfig.from_dict(journal.meta.get("config", {}))
+            return summarise(journal, config, seconds=journal.elapsed_before(), error=str(error))
+    except HeartLoopError:
+        return None
 
 
 def changed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
 from typing import Any, Self, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, Self, TypeVar
 import orjson
 
 from heartloop.engine.dispatch import Price
+from heartloop.engine.limiter import request_rate
 from heartloop.engine.models import Model
 from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
@@ -162,6 +164,9 @@ class RunConfig:
             arm.arm(prompts, self.models)
         scheduler_from_name(self.scheduler)
         for model in self.models.values():
+            if model.price is not None and not all(0 <= dollars < math.inf for dollars in model.price):
+                raise UsageError(f"a price is 0 or more dollars per million tokens, not {model.price}")
+            request_rate(model.requests_per_minute)
             limited = self.budget.usd, self.problem_budget.usd, model.budget.usd
             if model.price is None and any(usd is not None for usd in limited):
                 raise UsageError(

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -87,6 +87,7 @@ class Run:
         self._engine: Engine | None = None
         self._workers: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
+        self._failed: dict[tuple[str, str], str] = {}
         self.interrupted = False
 
     @classmethod
@@ -145,11 +146,17 @@ class Run:
         """Go on with other settings, and with further problems.
 
         Raises:
-            UsageError: fewer rounds or another width than before, another seed or other prompts.
+            UsageError: fewer rounds or less width than before, another seed, other prompts, ...
         """
         for old, new in zip(self.config.arms, config.arms, strict=True):
             if new.max_rounds < old.max_rounds or new.width < old.width:
-                raise UsageError("a run's rounds and width can be raised on resume, not lowered")
+                raise UsageError(
+                    f"a run's rounds and width can be raised on resume, not lowered (this one has "
+                    f"{old.max_rounds} rounds, width {old.width})"
+                )
+            if new.width > old.width and old.strategy == "heart":
+                # Branches share the deck's phrases, so other branches would be asked something else.
+                raise UsageError("which cues HEART gives depends on its width; a wider loop is a new run")
             if (new.name, new.strategy, new.judge) != (old.name, old.strategy, old.judge):
                 raise UsageError("a run's strategy and judge can't be changed; start a new run")
         if (config.seed, config.prompts) != (self.config.seed, self.config.prompts):
@@ -261,6 +268,8 @@ class Run:
     def _count(self, event: LoopEvent) -> None:
         if isinstance(event, ProblemSolved):
             solution: Solution = event.solution
+            if solution.stop_reason is StopReason.FAILED:
+                self._failed[event.arm, solution.problem_id] = solution.error or "unknown"
             self.live.done_here += 1
             self._add(event.arm, solution.correct, failed=solution.stop_reason is StopReason.FAILED)
 
@@ -289,7 +298,18 @@ class Run:
         seconds = self.journal.elapsed_before()
         if self._engine is not None:
             seconds = self._engine.ledger.run.elapsed
-        return summarise(self.journal, self.config, seconds=seconds, interrupted=self.interrupted)
+        ended_by = None if self._engine is None else self._engine.ended_by
+        found = summarise(
+            self.journal,
+            self.config,
+            seconds=seconds,
+            interrupted=self.interrupted,
+            error=None if ended_by is None else str(ended_by),
+        )
+        # A problem whose earlier result stands (its replay did not match) failed all the same.
+        known = {(arm, problem) for arm, problem, _ in found.failures}
+        more = [(*place, error) for place, error in self._failed.items() if place not in known]
+        return replace(found, failures=(*found.failures, *more)) if more else found
 
     def _write_summary(self, summary: Summary) -> None:
         text = orjson.dumps(summary.to_dict(), option=orjson.OPT_INDENT_2)

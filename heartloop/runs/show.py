@@ -274,4 +274,7 @@ def show_summary(summary: Summary, console: Console) -> None:
     if summary.pending:
         console.print(f"{_counted(summary.pending, 'problem')} not finished")
     if summary.budget_ended:
-        console.print("The budget ended first; raise it with `heartloop resume`.")
+        console.print(
+            f"The budget ended first: {summary.budget_ended}.\n"
+            "Each problem has its best attempt so far. `heartloop resume` goes on with a higher limit."
+        )

@@ -45,7 +45,13 @@ class ArmSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All arms together, and what was spent."""
+    """All arms together, and what was spent.
+
+    Attributes:
+        failures: (arm, problem, what failed).
+        budget_ended: how a limit of the run (not of a problem) ended a problem early, in words, if one did.
+        error: what ended the whole run early, in words.
+    """
 
     problems: int
     arms: tuple[ArmSummary, ...]
@@ -54,8 +60,9 @@ class Summary:
     released_calls: int
     seconds: float
     failures: tuple[tuple[str, str, str], ...]
-    budget_ended: bool
+    budget_ended: str | None
     interrupted: bool
+    error: str | None = None
 
     @property
     def pending(self) -> int:
@@ -102,6 +109,7 @@ class Summary:
             ],
             "budget_ended": self.budget_ended,
             "interrupted": self.interrupted,
+            "error": self.error,
             "arms": [_arm_to_dict(arm) for arm in self.arms],
         }
 
@@ -129,7 +137,12 @@ def outcomes(journal: JournalQueries, arm: str) -> list[Outcome]:
 
 
 def summarise(
-    journal: JournalQueries, config: RunConfig, *, seconds: float, interrupted: bool = False
+    journal: JournalQueries,
+    config: RunConfig,
+    *,
+    seconds: float,
+    interrupted: bool = False,
+    error: str | None = None,
 ) -> Summary:
     """The summary of a run from its journal (a reader or a writer).
 
@@ -138,7 +151,7 @@ def summarise(
     """
     arms = []
     failures: list[tuple[str, str, str]] = []
-    budget_ended = False
+    budget_ended: str | None = None
     for arm in config.arms:
         found = outcomes(journal, arm.name)
         arms.append(_arm(arm.name, found))
@@ -146,7 +159,8 @@ def summarise(
             if outcome.stop_reason is StopReason.FAILED:
                 failures.append((arm.name, outcome.problem_id, outcome.error or "unknown"))
             by_problem = (outcome.ended_by or "").startswith("problem")
-            budget_ended |= outcome.stop_reason is StopReason.BUDGET and not by_problem
+            if outcome.stop_reason is StopReason.BUDGET and not by_problem:
+                budget_ended = budget_ended or outcome.error or "unknown"
     totals = journal.charges()
     return Summary(
         problems=journal.count_problems(),
@@ -158,6 +172,7 @@ def summarise(
         failures=tuple(failures),
         budget_ended=budget_ended,
         interrupted=interrupted,
+        error=error,
     )
 
 

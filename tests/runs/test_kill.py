@@ -45,8 +45,8 @@ def open_reservations(folder: Path) -> set[int]:
 def killed_by_a_commit(number: int, *args: str | Path) -> Done:
     """The command, dead right after that commit, before anybody is told of it."""
     command = [sys.executable, killed.__file__, str(number), *map(str, args)]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return finish(subprocess.Popen(command, env=environment(), **pipes))
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    return finish(subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe, env=environment()))
 
 
 def killed_in_flight(server: ServerProcess, calls: int, seconds: float, *args: str | Path) -> Done:
