@@ -92,6 +92,11 @@ class Engine:
             first_id=self.journal.next_reservation_id(),
         )
         money = budget.usd is not None or problem_budget.usd is not None
+        if money and self.ledger.run.charged.usd is None:
+            raise UsageError(
+                "a budget in dollars can't be kept: some earlier calls of this run had no known price; "
+                "limit tokens instead"
+            )
         policy = scheduler or BreadthFirst()
         lanes = {
             name: model.lane(name, ledger=self.ledger, scheduler=policy, money=money)

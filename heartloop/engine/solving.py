@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.fingerprint import fingerprint
 from heartloop.engine.gateway import Call
-from heartloop.engine.ledger import Account
+from heartloop.engine.ledger import Account, Room, exhausted
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
 from heartloop.engine.serial import attempt_to_dict, completion_from_dict
 from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError
@@ -25,6 +25,7 @@ from heartloop.types import (
     Problem,
     Request,
     Solution,
+    Spend,
     StopReason,
     Usage,
     Verdict,
@@ -135,7 +136,8 @@ class Solving:
                 completion = completion_from_dict(data["completion"])
                 await self.engine.replayed()
             else:
-                completion = await self._call(key, request, mark, role, round, self.recorded)
+                accounts = (self.account,)
+                completion = await self._call(key, request, mark, role, round, self.recorded, accounts)
         self._count(completion)
         return completion
 
@@ -150,9 +152,16 @@ class Solving:
         self.calls += 1
 
     async def _call(
-        self, key: EventKey, request: Request, mark: str, role: str, round: int, recorded: Recorded
+        self,
+        key: EventKey,
+        request: Request,
+        mark: str,
+        role: str,
+        round: int,
+        recorded: Recorded,
+        accounts: tuple[Account, ...],
     ) -> Completion:
-        call = Call(key, request, mark, self.lane_name(role), (self.account,), round, role)
+        call = Call(key, request, mark, self.lane_name(role), accounts, round, role)
         try:
             return await self.engine.gateway.complete(call)
         except BudgetExhausted as error:
@@ -164,7 +173,15 @@ class Solving:
             raise
 
     async def _shared(self, key: EventKey, request: Request, mark: str, role: str, round: int) -> Completion:
-        """A first attempt that other arms make too: paid once, whoever comes first."""
+        """A first attempt that other arms make too: paid once by the run, charged in full to each arm's
+        own account of the problem, so that caps mean the same for all."""
+        lane = self.lane(role)
+        bound = lane.backend.prompt_tokens_bound(request.messages)
+        cost = lane.worst_case(bound, request.sampling.max_tokens)
+        room, limit = self.account.lacking(cost)
+        if room is Room.NEVER:
+            self.exhausted = exhausted(self.account, limit, cost)
+            raise self.exhausted
         common = EventKey(SHARED_ARM, key.problem, f"{key.branch}#{mark[:12]}", key.kind, key.ordinal)
         async with self.engine.shared_lock(common):
             done = self.engine.shared_done.get(common)
@@ -174,9 +191,20 @@ class Solving:
                 if data is not None:
                     done = completion_from_dict(data["completion"])
                 else:
-                    done = await self._call(common, request, mark, role, round, recorded)
+                    done = await self._call(common, request, mark, role, round, recorded, ())
                 self.engine.shared_done[common] = done
-            return done
+        usage = done.usage
+        if usage is None:
+            self.account.assumed += cost
+        else:
+            price = lane.price
+            usd = (
+                None
+                if price is None
+                else price.of(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            )
+            self.account.confirmed += Spend(usage.total_tokens, 1, usd)
+        return done
 
     async def write(self, key: EventKey, mark: str, data: dict[str, Any]) -> None:
         await self.engine.journal.write(Event(key, mark, data))

@@ -23,8 +23,8 @@ WORDINGS = [
         (2048, 37),
     ),
     (
-        "This model's maximum context length is 2048 tokens. However, you requested 2048 output tokens and your "
-        "prompt contains 37 input tokens, for a total of 2085 tokens.",
+        "This model's maximum context length is 2048 tokens. However, you requested 2048 output tokens and "
+        "your prompt contains 37 input tokens, for a total of 2085 tokens.",
         (2048, 37),
     ),
     (
