@@ -277,6 +277,8 @@ class Completion:
         usage: None where the backend did not say (the reservation is then charged as assumed).
         model: the name the backend reported.
         seconds: from sending to the last byte.
+        prompt_logprobs: of the prompt's tokens, where asked for (vLLM); None stands for the first, which
+            nothing precedes.
     """
 
     text: str
@@ -286,6 +288,7 @@ class Completion:
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] | None = None
     seconds: float = 0.0
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
 
 
 # --- attempts, verdicts, solutions -----------------------------------------------------------------

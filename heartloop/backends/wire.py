@@ -21,6 +21,7 @@ __all__ = [
     "decode",
     "error_in_success",
     "logprobs_of",
+    "prompt_logprobs_of",
     "request_body",
     "usage_of",
 ]
@@ -179,6 +180,24 @@ def logprobs_of(data: Any) -> tuple[TokenLogprob, ...] | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BadResponse("the answer's logprobs are malformed") from None
+
+
+def prompt_logprobs_of(data: Any) -> tuple[TokenLogprob | None, ...] | None:
+    """vLLM's ``prompt_logprobs``, or None where there are none. Raises BadResponse where it is malformed.
+
+    A row is None or ``{token id: {"logprob", "rank", "decoded_token"}}``, the prompt's own token first.
+    """
+    if not isinstance(data, list):
+        return None
+    try:
+        return tuple(_prompt_row(row) if row else None for row in data)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadResponse("the answer's prompt_logprobs are malformed") from None
+
+
+def _prompt_row(row: Mapping[str, Any]) -> TokenLogprob:
+    tokens = [(_clean(t.get("decoded_token") or ""), _logprob(t["logprob"])) for t in row.values()]
+    return TokenLogprob(tokens[0][0], tokens[0][1], tuple(tokens))
 
 
 def _finish(value: Any) -> FinishReason:

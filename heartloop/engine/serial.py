@@ -72,7 +72,9 @@ def completion_to_dict(completion: Completion) -> dict[str, Any]:
     if c.usage is not None:
         data["usage"] = usage_to_dict(c.usage)
     if c.logprobs is not None:
-        data["logprobs"] = [[t.token, t.logprob, [list(pair) for pair in t.top]] for t in c.logprobs]
+        data["logprobs"] = [_row(t) for t in c.logprobs]
+    if c.prompt_logprobs is not None:
+        data["prompt_logprobs"] = [None if t is None else _row(t) for t in c.prompt_logprobs]
     _add(data, model=c.model, reasoning=c.reasoning, seconds=c.seconds)
     return data
 
@@ -87,7 +89,12 @@ def completion_from_dict(data: Data) -> Completion:
             reasoning=_str(data, "reasoning", ""),
             logprobs=_optional(data, "logprobs", _logprobs),
             seconds=_float(data, "seconds", 0.0),
+            prompt_logprobs=_optional(data, "prompt_logprobs", _prompt_logprobs),
         )
+
+
+def _row(token: TokenLogprob) -> list[Any]:
+    return [token.token, token.logprob, [list(pair) for pair in token.top]]
 
 
 def _logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
@@ -95,6 +102,10 @@ def _logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
         TokenLogprob(str(token), float(value), tuple((str(t), float(v)) for t, v in top))
         for token, value, top in rows
     )
+
+
+def _prompt_logprobs(rows: Any) -> tuple[TokenLogprob | None, ...]:
+    return tuple(None if row is None else _logprobs([row])[0] for row in rows)
 
 
 # --- messages and requests -------------------------------------------------------------------------

@@ -1,0 +1,356 @@
+"""vLLM's server on a path that costs little: aiohttp and orjson, and nothing in between.
+
+What vLLM has beyond OpenAI's format goes in through ``Sampling.extra`` (``priority``,
+``prompt_logprobs``, ``top_k``, ``min_p``, ``repetition_penalty``, ``structured_outputs``,
+``chat_template_kwargs``, ...: docs.vllm.ai/en/latest/serving/openai_compatible_server.html) and comes back
+where there is a place for it. A request that the client leaves is aborted at the server, since leaving
+closes its connection.
+
+:class:`VllmBackend` is one server; :class:`~heartloop.backends.replicas.ReplicaSet` several under one name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import orjson
+
+from heartloop.backends.address import Address, usable_key
+from heartloop.backends.base import bytes_bound
+from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status
+from heartloop.backends.secrets import Redactor
+from heartloop.backends.vllm_metrics import VllmMetrics
+from heartloop.backends.wire import (
+    completion_of,
+    decode,
+    error_in_success,
+    prompt_logprobs_of,
+    request_body,
+)
+from heartloop.errors import (
+    BackendError,
+    BadRequest,
+    BadResponse,
+    CallTimeout,
+    ModelNotFound,
+    UsageError,
+)
+from heartloop.types import Completion, Message, Request
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+__all__ = ["VllmBackend"]
+
+_CONNECT_SECONDS = 30.0
+_IDLE_SECONDS = 3.0
+"""How long an unused connection is kept: below uvicorn's 5 s, or requests would meet its closing."""
+
+_LOOK_SECONDS = 5.0
+"""Limit for what is asked on the side: health, metrics, the list of models."""
+
+Headers = Mapping[str, str]
+
+
+class VllmBackend:
+    """One model at one vLLM server. Used from one event loop, that of the first call."""
+
+    real: bool = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        api_key_env: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        context_tokens: int | None = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        """
+        Args:
+            name: the model, as the server knows it.
+            base_url: ``http://HOST:PORT/v1``. A query is sent with every request; ``user:password@``
+                becomes basic authentication. A proxy is used where the environment names one for it
+                (HTTP_PROXY, NO_PROXY, ...).
+            api_key_env: the environment variable that holds the server's ``--api-key``, if it has one.
+            api_key: the key itself, in place of the variable.
+            timeout: seconds for the whole call, from connecting to the last byte.
+            context_tokens: the model's context length; :meth:`prepare` asks the server for it.
+
+        Raises:
+            UsageError: a base_url that is none, or a variable without a key.
+        """
+        if not name:
+            raise UsageError("the model's name is empty")
+        if not timeout > 0:
+            raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        key = "" if api_key is None else usable_key(api_key, "api_key")
+        if api_key is None and api_key_env is not None:
+            key = usable_key(os.environ.get(api_key_env, ""), api_key_env)
+            if not key:
+                raise UsageError(f"the environment variable {api_key_env} holds no API key")
+        self.name = name
+        self.max_concurrency = max_concurrency
+        self.context_tokens = context_tokens
+        self.address = Address.of(base_url)
+        self._timeout = timeout
+        self._redact = Redactor([*self.address.secrets, key] if len(key) > 3 else self.address.secrets)
+        self._where = f"{self.address.shown} (model {name!r})"
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        elif self.address.basic:
+            self._headers["Authorization"] = f"Basic {self.address.basic}"
+        self._known_models: list[str] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._chat: URL | None = None
+        self._connecting = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, base_url={self.address.shown!r})"
+
+    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
+        return bytes_bound(messages)
+
+    # --- one attempt -------------------------------------------------------------------------------------
+
+    async def complete(self, request: Request) -> Completion:
+        """One attempt; see :class:`~heartloop.backends.base.Backend`.
+
+        Raises:
+            BackendError: a leaf of it, by cause.
+            UsageError: closed, or used from a second event loop.
+        """
+        session = self._session or await self._connected()
+        if self._closed or self._loop is not asyncio.get_running_loop():
+            await self._connected()  # says what is wrong
+        body = request_body(request)
+        start = time.perf_counter()
+        failure: BackendError
+        try:
+            content = _dumped(body)
+            async with asyncio.timeout(self._timeout):
+                status, headers, answer = await self._send(session.post, self._chat, content)
+            if status == 200:
+                error = error_in_success(answer)
+                if error is None:
+                    data = decode(answer)
+                    completion = completion_of(data, seconds=time.perf_counter() - start)
+                    if "prompt_logprobs" in body:
+                        rows = prompt_logprobs_of(data.get("prompt_logprobs"))
+                        completion = replace(completion, prompt_logprobs=rows)
+                    return completion
+                status, answer = error
+            failure = self._error(status, headers, answer)
+        except BackendError as error:
+            failure = error
+        except TimeoutError:
+            failure = CallTimeout(f"{self._where} did not answer within {self._timeout:g} s")
+        if isinstance(failure, ModelNotFound):
+            failure = await self._with_known_models(failure)
+        # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
+        raise failure
+
+    async def _send(
+        self, method: Callable[..., Any], url: URL | str | None, content: bytes | None = None
+    ) -> tuple[int, Headers, bytes]:
+        """Status, headers and content of the answer. Raises BackendError where there is none."""
+        failure: BackendError | None
+        try:
+            async with method(url, data=content, allow_redirects=False) as response:
+                answer = await response.read()
+                encoding = response.headers.get("Content-Encoding", "identity")
+                if encoding == "identity":
+                    return response.status, response.headers, answer
+                failure = BadResponse(
+                    f"{self._where} answered in the encoding {encoding[:20]!r}, which was not asked for",
+                    status=response.status,
+                )
+        except Exception as error:
+            failure = from_connection(error, where=self._where, redact=self._redact)
+            if failure is None:
+                raise
+        raise failure
+
+    def _error(self, status: int, headers: Headers, content: bytes) -> BackendError:
+        if status < 400:
+            return BadRequest(
+                f"{self._where} answered {status}, a redirect perhaps: give the base_url behind it",
+                status=status,
+            )
+        return from_status(status, headers, ErrorBody.of(content), where=self._where, redact=self._redact)
+
+    # --- what the server knows ---------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Learn :attr:`context_tokens` (``max_model_len``) from the server, where it was not given.
+
+        To be called before the first request is made up: what fits the context decides what is asked, so a
+        length that became known in the middle of a run would make its record unrepeatable.
+
+        Raises:
+            BackendError: the server can't be asked, or does not have the model.
+        """
+        if self.context_tokens is not None:
+            return
+        models = {model["id"]: model for model in await self._models()}
+        if self.name not in models:
+            raise ModelNotFound(f"{self._where} does not exist there{self._known(sorted(models))}")
+        length = models[self.name].get("max_model_len")
+        if isinstance(length, int) and not isinstance(length, bool) and length > 0:
+            self.context_tokens = length
+
+    async def count_tokens(self, messages: tuple[Message, ...]) -> int:
+        """The prompt's tokens, template included, as the server's tokenizer counts them.
+
+        Raises:
+            BackendError: it can't say.
+        """
+        body = {"model": self.name, "messages": [message.as_dict() for message in messages]}
+        data = decode(await self._ask("/tokenize", _dumped(body)))
+        count = data.get("count") if isinstance(data, dict) else None
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise BadResponse(f"{self._where}: /tokenize gave no count")
+        return count
+
+    async def metrics(self) -> VllmMetrics:
+        """The server's gauges and counters now.
+
+        Raises:
+            BackendError: it can't be asked, or has no ``/metrics``.
+        """
+        return VllmMetrics.parse(await self._ask("/metrics"))
+
+    async def probe(self) -> None:
+        """Return if the server is up and fit to answer.
+
+        Raises:
+            BackendError: it is not, or not within seconds.
+        """
+        try:
+            await self._ask("/health")
+        except ModelNotFound:  # another server of this format, or a proxy that hides it
+            await self._models()
+
+    async def _models(self) -> list[dict[str, Any]]:
+        data = decode(await self._ask("/v1/models"))
+        models = data.get("data") if isinstance(data, dict) else None
+        if not isinstance(models, list):
+            raise BadResponse(f"{self._where}: its list of models is none")
+        return [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
+
+    async def _ask(self, path: str, content: bytes | None = None) -> bytes:
+        """What is at ``path`` (from the root, or under the base URL for ``/v1/...``)."""
+        session = await self._connected()
+        method = session.get if content is None else session.post
+        failure: BackendError
+        try:
+            async with asyncio.timeout(min(_LOOK_SECONDS, self._timeout)):
+                status, headers, answer = await self._send(method, self._url(path), content)
+            if status == 200:
+                return answer
+            failure = self._error(status, headers, answer)
+        except BackendError as error:
+            failure = error
+        except TimeoutError:
+            failure = CallTimeout(f"{self._where}: no answer from {path} within seconds")
+        raise failure
+
+    async def _with_known_models(self, error: BackendError) -> BackendError:
+        if self._known_models is None:
+            try:
+                self._known_models = sorted(model["id"] for model in await self._models())
+            except BackendError:
+                self._known_models = []
+        return ModelNotFound(f"{error}{self._known(self._known_models)}", status=error.status)
+
+    def _known(self, models: list[str]) -> str:
+        if not models:
+            return " (the server lists no models; does base_url end in /v1?)"
+        shown = ", ".join(models[:20]) + (", ..." if len(models) > 20 else "")
+        return f" (the server knows: {self._redact(shown)})"
+
+    # --- the connections' life ---------------------------------------------------------------------------
+
+    def _url(self, path: str) -> str:
+        shown = self.address.shown
+        base = shown + path.removeprefix("/v1") if path.startswith("/v1/") else self.address.root + path
+        return f"{base}?{urlencode(self.address.query)}" if self.address.query else base
+
+    async def _connected(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise UsageError(f"{self!r} is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise UsageError(f"{self!r} belongs to another event loop: make one for each")
+            self._loop = loop
+        if self._session is None:
+            async with self._connecting:
+                if self._session is None:
+                    # In a thread: it takes a quarter of a second, and the loop has others to serve.
+                    await asyncio.to_thread(importlib.import_module, "aiohttp")
+                    self._session = self._make_session()
+        return self._session
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+        from yarl import URL
+
+        self._chat = URL(self._url("/v1/chat/completions"))
+        proxy: URL | None = None
+        proxy_auth: aiohttp.BasicAuth | None = None
+        parts = urlsplit(self.address.shown)
+        named = getproxies().get(parts.scheme)
+        if named and not proxy_bypass(parts.netloc):
+            proxy = URL(named)
+            if proxy.user:
+                proxy_auth = aiohttp.BasicAuth(proxy.user, proxy.password or "")
+                proxy = proxy.with_user(None)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+            # The call as a whole is timed in complete().
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, self._timeout)),
+            headers=self._headers,
+            skip_auto_headers=("Accept",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            proxy=proxy,
+            proxy_auth=proxy_auth,
+        )
+
+    async def aclose(self) -> None:
+        self._closed = True
+        session, self._session = self._session, None
+        # From another loop its connections can't be closed in order; they go with the object.
+        if session is not None and self._loop is asyncio.get_running_loop():
+            await session.close()
+
+
+def _dumped(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, default=_plain)
+    except TypeError as error:
+        why = str(error)[:200]
+    raise BadRequest(f"the request can't be written as JSON: {why}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"a request can't hold a {type(value).__name__}")
