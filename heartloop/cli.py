@@ -161,7 +161,7 @@ def solve(
     from heartloop.judges.verifying import check_kind
     from heartloop.loop import HeartLoop
     from heartloop.runs.commands import make_model, make_prompts, solution_to_json
-    from heartloop.runs.show import show_solution
+    from heartloop.runs.show import clean, show_solution
     from heartloop.strategies import strategy_from_name
     from heartloop.types import Budget
 
@@ -169,6 +169,8 @@ def solve(
     if question == "-":
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     check_kind(kind)
+    if judge == "oracle" and reference is None:
+        raise UsageError("--judge oracle needs the right answer: --reference ANSWER")
     options: dict[str, Any] = {}
     if deck is not None:
         from heartloop.emotions import Deck as DeckOfCues
@@ -203,8 +205,13 @@ def solve(
         solution = loop.solve_sync(question, reference, kind=kind)
     if json:
         _print_json(solution_to_json(solution))
+    elif quiet:
+        if solution.answer is not None:
+            print(clean(solution.answer))
+        if solution.error:
+            print(f"heartloop: {clean(solution.error)}", file=sys.stderr)
     else:
-        show_solution(solution, _console(), verbose=not quiet)
+        show_solution(solution, _console())
     stopped = solution.stop_reason.value
     raise typer.Exit({"failed": FAILED, "budget": BUDGET}.get(stopped, DONE))
 

@@ -24,10 +24,10 @@ from heartloop.runs.data import Fields, read_problems
 from heartloop.runs.dry_run import dry_run
 from heartloop.runs.progress import execute_watched
 from heartloop.runs.run import Run, journal_in
-from heartloop.runs.show import clean
+from heartloop.runs.show import clean, counted, excerpt
 from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts, Shot
-from heartloop.types import Budget, Problem, Solution, text_of
+from heartloop.types import Budget, Problem, Solution
 
 __all__ = [
     "changed",
@@ -180,10 +180,11 @@ def preview(
     for number, (arm, request) in enumerate(found.requests, 1):
         console.print(Rule(f"{arm}: call {number} of the first problem"))
         for message in request.messages:
-            console.print(Panel(clean(text_of(message.content)), title=message.role, title_align="left"))
+            console.print(Panel(excerpt(message.content), title=message.role, title_align="left"))
     cost = "price unknown" if found.usd is None else f"${found.usd:,.4f}"
     console.print(
-        f"{found.problems:,} problems: at most {found.calls:,} calls and {found.tokens:,} tokens ({cost}), "
+        f"{counted(found.problems, 'problem')}: at most {counted(found.calls, 'call')} and "
+        f"{counted(found.tokens, 'token')} ({cost}), "
         "retries aside. Nothing was sent."
     )
 

@@ -20,6 +20,7 @@ from heartloop.types import Attempt, Completion, Message, Problem, Request, Verd
 __all__ = ["DryRun", "dry_run"]
 
 PLACEHOLDER = "[the model's answer]"
+_FINAL = "[its final answer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,17 @@ class _StandIn:
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
         most = request.sampling.max_tokens
-        placeholders = sum(text_of(m.content).count(PLACEHOLDER) for m in request.messages)
-        prompt = bytes_bound(request.messages) + placeholders * most
+        prompt = bytes_bound(request.messages)
+        for message in request.messages:
+            text = text_of(message.content)
+            whole, final = text.count(PLACEHOLDER), text.count(_FINAL)
+            # A final answer alone (a synthesis lists them) may be as long as the text it was taken from.
+            prompt += max(whole, final) * most
         if self.context_tokens is not None:
             prompt = min(prompt, self.context_tokens)
         self.prompt_tokens += prompt
         self.completion_tokens += most
-        return Completion(f"{PLACEHOLDER} \\boxed{{{len(self.requests)}}}")
+        return Completion(f"{PLACEHOLDER} \\boxed{{{_FINAL}{len(self.requests)}]}}")
 
     def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
         return 0

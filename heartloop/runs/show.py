@@ -22,12 +22,14 @@ from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.queries import JournalQueries
 from heartloop.runs.config import RunConfig
 from heartloop.runs.summary import Summary
-from heartloop.types import Attempt, Problem, Solution, Verdict, text_of
+from heartloop.types import Attempt, Content, ContentPart, Problem, Solution, Verdict, text_of
 
 __all__ = [
     "attempt_panels",
     "clean",
     "conversation_to_json",
+    "counted",
+    "excerpt",
     "show_conversation",
     "show_problems",
     "show_solution",
@@ -36,6 +38,7 @@ __all__ = [
 
 _CONTROL = dict.fromkeys([*range(0x09), 0x0B, 0x0C, 0x0D, *range(0x0E, 0x20), *range(0x7F, 0xA0)])
 _MOST_LISTED_FAILURES = 20
+_MOST_SHOWN = 20_000
 
 
 def clean(text: str, style: str = "") -> Text:
@@ -44,7 +47,27 @@ def clean(text: str, style: str = "") -> Text:
     return Text(safe, style=style)
 
 
-def _counted(number: int, what: str) -> str:
+def excerpt(content: Content) -> Text:
+    """``content`` for the screen: hostile or not, images by their address, the middle of huge texts cut."""
+    if not isinstance(content, str):
+        content = "\n".join(
+            str(part["text"]) if part.get("type") == "text" else f"[image: {_address(part)}]"
+            for part in content
+        )
+    if len(content) > _MOST_SHOWN:
+        half = _MOST_SHOWN // 2
+        left_out = len(content) - 2 * half
+        content = f"{content[:half]}\n[... {left_out:,} characters; --json has them ...]\n{content[-half:]}"
+    return clean(content)
+
+
+def _address(part: ContentPart) -> str:
+    url = str(part["image_url"]["url"])
+    return url if len(url) <= 100 else f"{url[:80]}... ({len(url):,} characters)"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 call``, ``2 calls``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
@@ -57,8 +80,10 @@ def _mark(correct: bool | None) -> Text:
 def show_problems(journal: JournalQueries, config: RunConfig, console: Console) -> None:
     """One line a problem, with its outcome in each arm."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("problem")
-    table.add_column("question", max_width=50, no_wrap=True, overflow="ellipsis")
+    # Where the screen is too narrow, rich takes from columns that may wrap: the question alone, which is cut
+    # with an ellipsis instead (its Text says so).
+    table.add_column("problem", max_width=24, no_wrap=True, overflow="ellipsis")
+    table.add_column("question", max_width=50, min_width=8)
     table.add_column("reference", max_width=16, no_wrap=True, overflow="ellipsis")
     for arm in config.arms:
         for head in (f"{arm.name}: answer", "", "rounds", "stop"):
@@ -66,7 +91,7 @@ def show_problems(journal: JournalQueries, config: RunConfig, console: Console) 
     for _, problem in journal.iter_problems():
         row: list[RenderableType] = [
             clean(problem.id),
-            clean(" ".join(text_of(problem.question)[:200].split())),
+            _one_line(problem.question),
             clean(_reference(problem)),
         ]
         for arm in config.arms:
@@ -76,6 +101,12 @@ def show_problems(journal: JournalQueries, config: RunConfig, console: Console) 
             )
         table.add_row(*row)
     console.print(table)
+
+
+def _one_line(question: Content) -> Text:
+    line = clean(" ".join(text_of(question)[:200].split()))
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def _cells(outcome: Outcome) -> list[RenderableType]:
@@ -97,7 +128,7 @@ def show_conversation(journal: JournalQueries, config: RunConfig, problem_id: st
         UsageError: the run has no such problem.
     """
     problem = _problem(journal, problem_id)
-    console.print(Panel(clean(text_of(problem.question)), title=clean(problem.id), title_align="left"))
+    console.print(Panel(excerpt(problem.question), title=clean(problem.id), title_align="left"))
     if problem.reference is not None:
         console.print(Text.assemble(("reference: ", "bold"), clean(_reference(problem))))
     for arm in config.arms:
@@ -187,7 +218,7 @@ def attempt_panels(attempts: Iterable[Attempt], outcome: Outcome | None = None) 
             ("answer: ", "bold"), clean("none" if attempt.answer is None else attempt.answer), judged, scored
         )
         cut = Text("  (cut at max_tokens)", style="yellow") if attempt.finish_reason == "length" else Text("")
-        yield Panel(Group(clean(attempt.text), answer + cut), title=head, title_align="left")
+        yield Panel(Group(excerpt(attempt.text), answer + cut), title=head, title_align="left")
 
 
 def _outcome_line(outcome: Outcome | None) -> Text:
@@ -199,7 +230,7 @@ def _outcome_line(outcome: Outcome | None) -> Text:
         clean(answer),
         "  ",
         _mark(outcome.correct) if outcome.verdict is not None else Text(""),
-        f"  stopped: {outcome.stop_reason.value}, {_counted(outcome.calls, 'call')},"
+        f"  stopped: {outcome.stop_reason.value}, {counted(outcome.calls, 'call')},"
         f" {outcome.usage.total_tokens:,} tokens",
     )
     if outcome.error:
@@ -207,11 +238,10 @@ def _outcome_line(outcome: Outcome | None) -> Text:
     return line
 
 
-def show_solution(solution: Solution, console: Console, *, verbose: bool) -> None:
-    """A solved question: with ``verbose`` all attempts, then the answer."""
-    if verbose:
-        for panel in attempt_panels(solution.attempts):
-            console.print(panel)
+def show_solution(solution: Solution, console: Console) -> None:
+    """A solved question: all attempts, then the answer."""
+    for panel in attempt_panels(solution.attempts):
+        console.print(panel)
     answer = "no answer" if solution.answer is None else solution.answer
     line = Text.assemble(("answer: ", "bold"), clean(answer, style="bold"))
     if solution.correct is not None:
@@ -220,7 +250,7 @@ def show_solution(solution: Solution, console: Console, *, verbose: bool) -> Non
     rounds = max((attempt.round for attempt in solution.attempts), default=0)
     console.print(
         Text(
-            f"{_counted(rounds, 'round')}, {_counted(solution.calls, 'call')}, "
+            f"{counted(rounds, 'round')}, {counted(solution.calls, 'call')}, "
             f"{solution.usage.total_tokens:,} tokens; stopped: {solution.stop_reason.value}",
             style="dim",
         )
@@ -259,7 +289,7 @@ def show_summary(summary: Summary, console: Console) -> None:
     figures = summary.to_dict()
     cost = "price unknown" if summary.usd is None else f"${summary.usd:,.4f}"
     console.print(
-        f"{_counted(figures['calls'], 'call')}, {summary.confirmed.tokens:,} tokens confirmed"
+        f"{counted(figures['calls'], 'call')}, {summary.confirmed.tokens:,} tokens confirmed"
         f" ({summary.confirmed.usage.prompt_tokens:,} prompt,"
         f" {summary.confirmed.usage.completion_tokens:,} completion),"
         f" {summary.assumed.tokens:,} assumed, {cost}, {summary.seconds:,.1f} s"
@@ -272,7 +302,7 @@ def show_summary(summary: Summary, console: Console) -> None:
     if len(summary.failures) > _MOST_LISTED_FAILURES:
         console.print(f"... and {len(summary.failures) - _MOST_LISTED_FAILURES} more failures")
     if summary.pending:
-        console.print(f"{_counted(summary.pending, 'problem')} not finished")
+        console.print(f"{counted(summary.pending, 'problem')} not finished")
     if summary.budget_ended:
         console.print(
             f"The budget ended first: {summary.budget_ended}.\n"
