@@ -127,13 +127,17 @@ _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])[-−+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?(?:[eE][-+]?\d+)?%?|[-−+]?\.\d+"
 )
+_LISTED = re.compile(r"(?:\s|,|;|and|or)+")
+_CONNECTIVE = re.compile(
+    r"(?:(?:therefore|thus|so|hence|finally|then|and|we (?:get|have|find|obtain))\b[\s,:]*)+", re.IGNORECASE
+)
 _RETRACTED = re.compile(
     r"[\s*]*(?:unknown|undetermined|unclear|uncertain|not known|not clear|not determined|undefined|no (?:real )?solutions?"
     r"|none|impossible|does not exist|doesn't exist|infinite|infinity|yes|no|true|false|empty)\b",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"[,;:]?\s{1,4}(?:because|since|so that|as (?:we|the|it|this|shown|required|desired|expected)|which (?:is|means|gives)|by the)\b"
+    r"[,;:]?\s{1,4}(?:because|since|so that|as (?:we|the|it|this|shown|required|desired|expected)|which (?:is|means|gives)|by the|not|rather than|so we|hence|thus)\b"
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?。](?=\s+[A-Z\\*\"'(]|\s*$)|\n")
 
@@ -339,8 +343,11 @@ def _without_marker(text: str, kind: str) -> str | None:
     stripped = text.strip()
     if not stripped:
         return None
+    lead = _CONNECTIVE.match(stripped)
+    if lead:
+        stripped = stripped[lead.end() :]
     if len(stripped) <= 20_000 and ("\n" not in stripped or "\\begin" in stripped or _prose(stripped) == 0):
-        if _prose(stripped) <= 2 or kind == "text":
+        if kind == "text" or (_prose(stripped) <= 2 and not (_prose(stripped) and _MATH.search(stripped))):
             return _tidy(stripped)
     elif len(stripped) > 20_000 and _prose(stripped[:2000]) == 0 and "\n\n" not in stripped[:2000]:
         return stripped  # a huge bare formula
@@ -349,7 +356,10 @@ def _without_marker(text: str, kind: str) -> str | None:
         return _tidy(line) if len(line) <= 400 else None
     formulas = list(_MATH.finditer(line))
     if formulas:
-        return _tidy(next(g for g in formulas[-1].groups() if g is not None))
+        first = len(formulas) - 1
+        while first and _LISTED.fullmatch(line, formulas[first - 1].end(), formulas[first].start()):
+            first -= 1
+        return _tidy(", ".join(next(g for g in m.groups() if g is not None) for m in formulas[first:]))
     numbers = _NUMBER.findall(line)
     return _tidy(numbers[-1]) if numbers else None
 

@@ -17,6 +17,7 @@ _NO_FACTOR = frozenset(
     [
         "cdot",
         "times",
+        "choose",
         "div",
         "pm",
         "mp",

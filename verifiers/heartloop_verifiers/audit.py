@@ -28,7 +28,11 @@ class Finding:
 
 
 def audit(
-    problems: Iterable[Problem | Mapping[str, Any]], *, timeout: float = 2.0, pool: Pool | None = None, **options: Any
+    problems: Iterable[Problem | Mapping[str, Any]],
+    *,
+    timeout: float = 2.0,
+    pool: Pool | None = None,
+    **options: Any,
 ) -> list[Finding]:
     """References that are empty, unbalanced, unparsable, or not equal to themselves.
 
@@ -51,9 +55,13 @@ def audit(
             # written with a space more, so that the comparison is one of meaning and not of text
             cases.append(Case(f"\\boxed{{{clean(reference)}}}", reference, chosen))
             owners.append((ident, reference))
-    for (ident, reference), verdict in zip(owners, verify_many(cases, timeout=timeout, pool=pool), strict=True):
+    for (ident, reference), verdict in zip(
+        owners, verify_many(cases, timeout=timeout, pool=pool), strict=True
+    ):
         if verdict.correct is not True:
-            findings.append(Finding(ident, reference, f"does not equal itself ({verdict.reason or verdict.method})"))
+            findings.append(
+                Finding(ident, reference, f"does not equal itself ({verdict.reason or verdict.method})")
+            )
     return findings
 
 

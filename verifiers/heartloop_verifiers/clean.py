@@ -52,6 +52,8 @@ _LEADING = re.compile(
 _ASIDE = re.compile(
     r"(?<=[^\s(])[\s~]*(?:\\text\s*\{)?[\s~]*(?:[(\[,][\s~]*)?(?:or |which is )?(?:(?<![\\a-zA-Z])(?:approximately|approx\.?|about)|\(\s*\\approx)(?:\s|[}{~=:]){1,6}[\d.,]+[^()=]{0,20}\)?\s*\Z"
 )
+_UNIT_FRACTION = re.compile(r"\\frac\{\\(?:text|mathrm)\s*\{(\w+)\}\}\{\\(?:text|mathrm)\s*\{(\w+)\}\}")
+_GLOSS = re.compile(r"(?<=[\d}])\s{0,3}\((?!mod)[a-zA-Z]{3,}[a-zA-Z -]{0,60}\)\Z")
 _TRAILING = re.compile(r"(?:\s|\\[,;:! ]|[.,;:。])+\Z")
 _SPACES = re.compile(
     r"(?<=\d)(?:\s|\\[,;:! ])+(?=\d)|\s+|\\[,;:! ]|\\(?:quad|qquad|displaystyle|left|right|limits)(?![a-zA-Z])|~|\{\}"
@@ -75,6 +77,10 @@ def clean(text: str) -> str:
         )
     if len(text) < 4000 and ("pprox" in text or "about" in text):
         text = _ASIDE.sub("", text)
+    if text.endswith(")") and len(text) < 4000:
+        text = _GLOSS.sub("", text)
+    if r"\frac{\text" in text or r"\frac{\mathrm" in text:
+        text = _UNIT_FRACTION.sub(r"\\text{\1/\2}", text)
     text = _LEADING.sub("", text.strip())
     for _ in range(4):
         before = text

@@ -24,7 +24,9 @@ from .sandbox import Limits, Outcome, run_python
 
 __all__ = ["CodeTest", "averify_code", "code_tests", "extract_code", "verify_code"]
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def code_tests(tests: Sequence[CodeTest | Mapping[str, Any]], function: str | No
                 if function is None:
                     raise UsageError(f"test {number} is functional, and no function is named")
                 arguments = tuple(orjson.loads(line) for line in test["input"].split("\n") if line.strip())
-                made.append(CodeTest(function=function, arguments=arguments, expected=orjson.loads(test["output"])))
+                made.append(
+                    CodeTest(function=function, arguments=arguments, expected=orjson.loads(test["output"]))
+                )
             else:
                 made.append(CodeTest(stdin=test["input"], stdout=test["output"]))
         except KeyError as error:
@@ -100,10 +104,14 @@ def verify_code(
         return Verdict(False, "code", "no program in the prediction", score=0.0 if graded else None)
     passed, seconds, reason = 0, 0.0, ""
     for number, test in enumerate(made, 1):
-        outcome = run_python(code, stdin=test.stdin, function=test.function, arguments=test.arguments, limits=limits)
+        outcome = run_python(
+            code, stdin=test.stdin, function=test.function, arguments=test.arguments, limits=limits
+        )
         seconds += outcome.seconds
         if outcome.status == "sandbox":
-            return Verdict(None, "code", outcome.stderr[-300:] or "the sandbox did not start", seconds=seconds)
+            return Verdict(
+                None, "code", outcome.stderr[-300:] or "the sandbox did not start", seconds=seconds
+            )
         failure = _failure(test, outcome, limits)
         if failure is None:
             passed += 1
@@ -126,7 +134,9 @@ async def averify_code(
     """:func:`verify_code` on a thread, so that the event loop goes on."""
     import asyncio
 
-    return await asyncio.to_thread(verify_code, prediction, tests, function=function, limits=limits, graded=graded)
+    return await asyncio.to_thread(
+        verify_code, prediction, tests, function=function, limits=limits, graded=graded
+    )
 
 
 def _failure(test: CodeTest, outcome: Outcome, limits: Limits) -> str | None:

@@ -20,7 +20,7 @@ from heartloop.types import Verdict
 from . import official, shorttext
 from .clean import clean, squeeze
 from .compare import matched, same
-from .leaves import Context, NeedsWorker, Numeric, Unsupported
+from .leaves import Context, NeedsWorker, Numeric, OutOfReach, Unsupported
 from .lexer import ParseError
 from .options import Options
 from .parser import Node, common_logs, parse
@@ -30,6 +30,9 @@ from .words import NUMBER_WORDS
 __all__ = ["Task", "cheap", "prepare", "reply"]
 
 _WORDY = re.compile(r"[A-Za-z -]{1,60}")
+_LABELLED = re.compile(
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(([A-J])\)(?:\s*\})?(?:[\s~:]|\\[,;: ])*(.*)", re.DOTALL
+)
 _IN_PROCESS = 3000  # characters; longer answers are compared as text here, and parsed in a worker
 _IN_WORKER = 2_000_000
 
@@ -59,7 +62,8 @@ def prepare(prediction: str, references: tuple[str, ...], options: Options) -> T
     if not options.extract:
         return Task(prediction, prediction, references, options)
     if options.kind == "choice":
-        return Task(prediction, extract_choice(prediction), references, options)
+        named = extract_choice(prediction) or extract_answer(prediction, "text") or prediction
+        return Task(prediction, named, references, options)
     return Task(prediction, extract_answer(prediction, options.kind), references, options)
 
 
@@ -69,7 +73,7 @@ def cheap(task: Task) -> Verdict | None:
         return _decide(task, None)
     except NeedsWorker:
         return None
-    except (Unsupported, RecursionError, OverflowError):
+    except (Unsupported, RecursionError, OverflowError, ValueError):
         return None
 
 
@@ -99,7 +103,10 @@ def reply(case: dict[str, Any]) -> dict[str, Any]:
         if given[name] is not None:
             given[name] = tuple(given[name])
     task = Task(case["prediction"], case["answer"], tuple(case["references"]), Options(**given))
-    verdict = _decide(task, Numerics())
+    try:
+        verdict = _decide(task, Numerics())
+    except OutOfReach as error:
+        verdict = Verdict(None, "numeric", str(error), prediction=task.answer)
     return {
         "correct": verdict.correct,
         "method": verdict.method,
@@ -179,9 +186,17 @@ def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
         )
     ctx = _context(options, numeric)
     found = _compare(answer, target, ctx, options)
-    if found is not None:
+    if found is not None and not (found[0] is False and _LABELLED.match(answer)):
         correct, score = found
         return Verdict(correct, ctx.method, "", score, _shown(left), _shown(right))
+    labelled = _LABELLED.match(answer)
+    if labelled:  # "(C) 5" for "C" or for "5"
+        if (
+            labelled[1] == right
+            or labelled[2]
+            and (_compare(clean(labelled[2]), target, ctx, options) or (False,))[0]
+        ):
+            return Verdict(True, "choice", prediction=_shown(left), reference=_shown(right))
     whole = strip_reasoning(task.prediction).strip()
     if shorttext.same_words(answer, target) or (
         whole != task.answer and shorttext.same_words(clean(whole), target)
@@ -244,6 +259,7 @@ def _compare(answer: str, target: str, ctx: Context, options: Options) -> tuple[
     except ParseError:
         return None
     postponed = failed = False
+    numeric_reach = ""
     pairs = [(p, r) for p in predictions for r in references]
     for p, r in pairs:
         try:
@@ -251,11 +267,15 @@ def _compare(answer: str, target: str, ctx: Context, options: Options) -> tuple[
                 return True, 1.0 if options.graded else None
         except NeedsWorker:
             postponed = True
+        except OutOfReach as error:
+            failed, numeric_reach = True, str(error)
         except Unsupported:
             failed = True
     if postponed:
         raise NeedsWorker
     if failed:
+        if numeric_reach:
+            raise OutOfReach(numeric_reach)
         return None
     return False, max(matched(p, r, ctx) for p, r in pairs) if options.graded else None
 
@@ -281,14 +301,28 @@ def _wordy(text: str) -> bool:
     return len(text) > 2000 or letters * 3 > len(text)
 
 
+def _sympy() -> tuple[Callable[[str], Any], Callable[[Any], Any]]:
+    """The grammar and the simplifier, imported and warmed up outside the case's time."""
+    global _loaded
+    if _loaded is None:
+        on_loading()
+        try:
+            from latex2sympy2_extended import latex2sympy
+            from sympy import simplify
+
+            simplify(latex2sympy(r"\frac{x+1}{2} + \sin{x} - \sqrt{2}"))  # builds the grammar's tables
+            _loaded = latex2sympy, simplify
+        finally:
+            on_loaded()
+    return _loaded
+
+
+_loaded: tuple[Callable[[str], Any], Callable[[Any], Any]] | None = None
+
+
 def _by_sympy(answer: str, target: str, left: str, right: str) -> Verdict:
     """The last resort: latex2sympy2_extended's grammar and sympy's simplify."""
-    on_loading()
-    try:
-        from latex2sympy2_extended import latex2sympy
-        from sympy import simplify
-    finally:
-        on_loaded()
+    latex2sympy, simplify = _sympy()
     nodes = []
     for text, what in ((target, "reference"), (answer, "prediction")):
         try:

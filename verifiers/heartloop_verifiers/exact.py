@@ -201,7 +201,9 @@ def power(a: Value, b: Value) -> Value:
 
 
 def _factorial(a: Value, step: int = 1) -> int:
-    if not isinstance(a, int) or a < 0 or a > 2500:
+    if isinstance(a, int) and a < 0:
+        raise Undefined
+    if not isinstance(a, int) or a > 2500:
         raise NotExact
     return math.factorial(a) if step == 1 else math.prod(range(a, 0, -step))
 

@@ -149,7 +149,11 @@ def simpleqa_scores(grades: Iterable[Grade | None]) -> dict[str, float | None]:
     attempted = shares["correct"] + shares["incorrect"]
     given = shares["correct"] / attempted if attempted else 0.0
     total = given + shares["correct"]
-    return {**shares, "correct_given_attempted": given, "f_score": 2 * given * shares["correct"] / total if total else 0.0}
+    return {
+        **shares,
+        "correct_given_attempted": given,
+        "f_score": 2 * given * shares["correct"] / total if total else 0.0,
+    }
 
 
 async def averify_simpleqa(question: str, reference: str, response: str, ask: Ask) -> Verdict:
@@ -158,7 +162,9 @@ async def averify_simpleqa(question: str, reference: str, response: str, ask: As
         return Verdict(False, "simpleqa", "not_attempted: empty response", prediction="", reference=reference)
     grade = parse_simpleqa(await ask(simpleqa_prompt(question, reference, response)))
     if grade is None:
-        return Verdict(None, "simpleqa", "the grader's reply holds no grade", prediction=response, reference=reference)
+        return Verdict(
+            None, "simpleqa", "the grader's reply holds no grade", prediction=response, reference=reference
+        )
     return Verdict(grade == "correct", "simpleqa", grade, prediction=response, reference=reference)
 
 
@@ -196,16 +202,24 @@ def parse_hle(reply: str) -> HleJudgement | None:
         return None
     answer = fields.get("extracted_final_answer")
     shown = None if answer is None or str(answer).strip().lower() in ("none", "null", "") else str(answer)
-    return HleJudgement(correct, shown, str(fields.get("reasoning", "")), _confidence(fields.get("confidence")))
+    return HleJudgement(
+        correct, shown, str(fields.get("reasoning", "")), _confidence(fields.get("confidence"))
+    )
 
 
-async def averify_hle(question: str, reference: str, response: str, ask: Ask) -> tuple[Verdict, HleJudgement | None]:
+async def averify_hle(
+    question: str, reference: str, response: str, ask: Ask
+) -> tuple[Verdict, HleJudgement | None]:
     """One response judged by the model behind ``ask``: the verdict, and the judgement with its confidence."""
     judgement = parse_hle(await ask(hle_prompt(question, reference, response)))
     if judgement is None:
         return Verdict(None, "hle", "the judge's reply says neither yes nor no", reference=reference), None
     verdict = Verdict(
-        judgement.correct, "hle", judgement.reasoning, prediction=judgement.extracted_final_answer, reference=reference
+        judgement.correct,
+        "hle",
+        judgement.reasoning,
+        prediction=judgement.extracted_final_answer,
+        reference=reference,
     )
     return verdict, judgement
 

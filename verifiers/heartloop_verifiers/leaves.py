@@ -14,6 +14,7 @@ from .parser import Node, loose
 __all__ = [
     "Context",
     "NeedsWorker",
+    "OutOfReach",
     "Numeric",
     "Unsupported",
     "approximate",
@@ -29,6 +30,10 @@ class NeedsWorker(Exception):
 
 class Unsupported(Exception):
     """Not even numerics can evaluate it."""
+
+
+class OutOfReach(Unsupported):
+    """A value too large to be evaluated; says what."""
 
 
 class Numeric(Protocol):

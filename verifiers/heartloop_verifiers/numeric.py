@@ -15,7 +15,7 @@ import mpmath
 from mpmath import mp, mpc, mpf
 
 from .exact import NotExact, Undefined, evaluate, needs_integers, symbols
-from .leaves import Unsupported, environments
+from .leaves import OutOfReach, Unsupported, environments
 from .parser import Node
 
 __all__ = ["Numerics"]
@@ -30,7 +30,10 @@ class Numerics:
     def equal(self, a: Node, b: Node) -> bool:
         free = sorted(n for n in symbols(a) | symbols(b) if not n.startswith("const:"))
         if not free:
-            return self._equal_at(a, b, {})
+            try:
+                return self._equal_at(a, b, {})
+            except OutOfReach:
+                return _same_logarithm(a, b)
         integers = needs_integers(a) or needs_integers(b) or _alternates(a) or _alternates(b)
         agreed = 0
         for index, env in enumerate(self._points(free, integers)):
@@ -128,6 +131,38 @@ class Numerics:
             return False
 
 
+def _same_logarithm(a: Node, b: Node) -> bool:
+    """Towers of powers by their logarithms. Sums don't get here, so equal logarithms mean equal numbers."""
+    with mp.workdps(_HIGH):
+        (sign_a, log_a), (sign_b, log_b) = _logarithm(a), _logarithm(b)
+        return sign_a == sign_b and _near(log_a, log_b, _HIGH)
+
+
+def _logarithm(node: Node) -> tuple[int, Any]:
+    """(sign, logarithm of the absolute value) of a product of powers."""
+    op = node[0]
+    if op == "neg":
+        sign, value = _logarithm(node[1])
+        return -sign, value
+    if op == "mul":
+        parts = [_logarithm(part) for part in node[1]]
+        return 1 if sum(s < 0 for s, _ in parts) % 2 == 0 else -1, mpmath.fsum([v for _, v in parts])
+    if op == "div":
+        (sign, top), (other, bottom) = _logarithm(node[1]), _logarithm(node[2])
+        return sign * other, top - bottom
+    if op == "pow":
+        sign, base = _logarithm(node[1])
+        if sign < 0:
+            raise OutOfReach("a power of a negative number out of reach")
+        return 1, base * _value(node[2], {}).real
+    if op == "fn" and node[1] == "factorial":
+        return 1, mpmath.loggamma(_value(node[2][0], {}).real + 1)
+    value = _value(node, {}).real
+    if value == 0:
+        raise OutOfReach("zero beside a number out of reach")
+    return (1 if value > 0 else -1), mpmath.log(abs(value))
+
+
 def _solid(before: Any, after: Any) -> bool:
     """A number that higher precision leaves as it was: tiny, but not zero."""
     return bool(before != 0 and abs(after - before) <= abs(before) * mpf("1e-3"))
@@ -140,7 +175,7 @@ def _near(x: Any, y: Any, digits: int) -> bool:
 def _fraction(value: Any) -> Fraction:
     sign, mantissa, exponent, _ = mpf(value)._mpf_
     if abs(exponent) > 100_000:
-        raise Unsupported("a number out of reach")
+        raise OutOfReach("a number out of reach")
     result = Fraction(int(mantissa)) * (Fraction(2) ** int(exponent))
     return -result if sign else result
 
@@ -176,7 +211,7 @@ def _power(base: Any, exponent: Any) -> Any:
             raise Undefined
         return mpc(0)
     if abs(exponent) > _HUGE or abs(mpmath.log(abs(base)) * exponent) > mpf(10) ** 12:
-        raise Unsupported("a power out of reach")
+        raise OutOfReach("a power out of reach")
     if (
         base.imag == 0
         and exponent.imag == 0
@@ -217,13 +252,13 @@ def _root(value: Any, index: Any) -> Any:
 
 def _factorial(value: Any) -> Any:
     if abs(value) > 10**7:
-        raise Unsupported("a factorial out of reach")
+        raise OutOfReach("a factorial out of reach")
     return mpc(mpmath.factorial(value.real))
 
 
 def _binomial(n: Any, k: Any) -> Any:
     if abs(n) > 10**7 or abs(k) > 10**7:
-        raise Unsupported("a binomial out of reach")
+        raise OutOfReach("a binomial out of reach")
     return mpc(mpmath.binomial(n.real, k.real))
 
 
@@ -239,7 +274,7 @@ def _floor(value: Any) -> Any:
 def _plain(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def apply(value: Any) -> Any:
         if abs(value) > mpf(10) ** 9:
-            raise Unsupported("an argument out of reach")
+            raise OutOfReach("an argument out of reach")
         return mpc(function(value if value.imag else value.real))
 
     return apply
@@ -247,7 +282,7 @@ def _plain(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _exp(value: Any) -> Any:
     if abs(value) > mpf(10) ** 12:
-        raise Unsupported("a power out of reach")
+        raise OutOfReach("a power out of reach")
     return mpc(mpmath.exp(value))
 
 

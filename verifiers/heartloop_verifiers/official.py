@@ -39,7 +39,7 @@ __all__ = ["accuracies", "extract", "is_dropped", "judge"]
 _MARKER = "So the final answer is "
 _DEFAULT = Fraction(1, 10**8)
 _ORNAMENTS = (
-    ("\\left", ""), ("\\right", ""), ("∶", ":"), ("，", ","), ("$", ""), ("\\approx", "="), ("\\simeq", "="), ("\\sim", "="),
+    ("\\left", ""), ("\\right", ""), ("∶", ":"), ("，", ","), ("$", ""), ("\\%", ""), ("\\approx", "="), ("\\simeq", "="), ("\\sim", "="),
     ("^\\prime", "'"), ("^{\\prime}", "'"), ("^\\circ", ""), ("^{\\circ}", ""), ("%", ""),
 )  # fmt: skip
 _EDGES = "\n$,.:;^_=+`!@#%&*~，。 "

@@ -144,6 +144,9 @@ class _Parser(Arithmetic):
 
     def union(self) -> Node:
         node = self.expression()
+        if self.token == ("c", "choose"):
+            self.advance()
+            return ("fn", "binom", (node, self.expression()))
         while (self.token[0] == "c" and self.token[1] in ("cup", "cap", "setminus")) or (
             self.token == ("s", "U")
             and node[0] in ("seq", "set")

@@ -55,7 +55,12 @@ class Outcome:
 
 
 def run_python(
-    code: str, *, stdin: str = "", function: str | None = None, arguments: Sequence[Any] = (), limits: Limits = Limits()
+    code: str,
+    *,
+    stdin: str = "",
+    function: str | None = None,
+    arguments: Sequence[Any] = (),
+    limits: Limits = Limits(),
 ) -> Outcome:
     """Run ``code`` as a program (with ``stdin``), or call ``function`` of it with ``arguments``. Blocks; never raises for what the code does."""
     with tempfile.TemporaryDirectory(prefix="heartloop-sandbox-") as folder:
@@ -113,7 +118,12 @@ def _run(
 
 
 def _watch(
-    process: subprocess.Popen[bytes], job: bytes, stdin: bytes, job_write: int, report_read: int, limits: Limits
+    process: subprocess.Popen[bytes],
+    job: bytes,
+    stdin: bytes,
+    job_write: int,
+    report_read: int,
+    limits: Limits,
 ) -> Outcome:
     """Feed and drain all pipes at once, with deadlines."""
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None

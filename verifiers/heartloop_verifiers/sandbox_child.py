@@ -157,7 +157,18 @@ def main() -> None:
     job["readable"] += sys.path  # isolated mode: the standard library's folders, nothing else
     sys.set_int_max_str_digits(50_000)
     sys.setrecursionlimit(job.get("recursion", 50_000))
-    for module in ("collections", "itertools", "math", "heapq", "bisect", "functools", "typing", "string", "re", "random"):
+    for module in (
+        "collections",
+        "itertools",
+        "math",
+        "heapq",
+        "bisect",
+        "functools",
+        "typing",
+        "string",
+        "re",
+        "random",
+    ):
         __import__(module)
     missing = _lock(job)
     os.write(report, json.dumps({"locked": True, "missing": missing}).encode() + b"\n")

@@ -113,6 +113,9 @@ def choice(prediction: str, answer: str, references: Sequence[str], choices: Seq
     from heartloop.answers import extract_answer
 
     said = normal_words(clean(extract_answer(prediction, "text") or answer))
+    named = [option for option in normal if len(option) > 1 and f" {option} " in f" {said} "]
+    if len(named) == 1:
+        said = named[0]
     if said in texts:
         return Verdict(True, "choice:text", prediction=said, reference=wanted)
     return Verdict(False, "choice", "no option was named", prediction=said[:200], reference=wanted)
