@@ -17,6 +17,7 @@ import typer
 
 from heartloop import __version__
 from heartloop.errors import HeartLoopError, UsageError
+from heartloop.runs.safe import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,7 +162,7 @@ def solve(
     from heartloop.judges.verifying import check_kind
     from heartloop.loop import HeartLoop
     from heartloop.runs.commands import make_model, make_prompts, solution_to_json
-    from heartloop.runs.show import clean, show_solution
+    from heartloop.runs.show import show_solution
     from heartloop.strategies import strategy_from_name
     from heartloop.types import Budget
 
@@ -207,9 +208,9 @@ def solve(
         _print_json(solution_to_json(solution))
     elif quiet:
         if solution.answer is not None:
-            print(clean(solution.answer))
+            print(printable(solution.answer))
         if solution.error:
-            print(f"heartloop: {clean(solution.error)}", file=sys.stderr)
+            print(f"heartloop: {printable(solution.error)}", file=sys.stderr)
     else:
         show_solution(solution, _console())
     stopped = solution.stop_reason.value
@@ -485,7 +486,7 @@ def _kept(folder: Path, json: bool) -> Iterator[None]:
     except UsageError:
         raise
     except HeartLoopError as error:
-        print(f"heartloop: {error}", file=sys.stderr)
+        _complain(error)
         summary = kept(folder, error)
         if summary is not None:
             print(f"What was done is kept. Once mended: heartloop resume {folder}", file=sys.stderr)
@@ -562,16 +563,21 @@ def _add_commands() -> None:
             print(f"heartloop: the command {point.name!r} can't be loaded: {error}", file=sys.stderr)
 
 
+def _complain(error: HeartLoopError) -> None:
+    # It may quote a server, or a data set.
+    print(f"heartloop: {printable(str(error))}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the command ``heartloop``."""
     _add_commands()
     try:
         app()
     except UsageError as error:
-        print(f"heartloop: {error}", file=sys.stderr)
+        _complain(error)
         sys.exit(USAGE)
     except HeartLoopError as error:
-        print(f"heartloop: {error}", file=sys.stderr)
+        _complain(error)
         sys.exit(FAILED)
     except BrokenPipeError:
         sys.stderr.close()

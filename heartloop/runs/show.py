@@ -21,6 +21,7 @@ from heartloop.engine.serial import attempt_from_dict, attempt_to_dict, problem_
 from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.queries import JournalQueries
 from heartloop.runs.config import RunConfig
+from heartloop.runs.safe import printable
 from heartloop.runs.summary import Summary
 from heartloop.types import Attempt, Content, ContentPart, Problem, Solution, Verdict, text_of
 
@@ -36,15 +37,13 @@ __all__ = [
     "show_summary",
 ]
 
-_CONTROL = dict.fromkeys([*range(0x09), 0x0B, 0x0C, 0x0D, *range(0x0E, 0x20), *range(0x7F, 0xA0)])
 _MOST_LISTED_FAILURES = 20
 _MOST_SHOWN = 20_000
 
 
 def clean(text: str, style: str = "") -> Text:
     """Hostile text as plain text: no markup, no control characters, no broken surrogates."""
-    safe = text.translate(_CONTROL).encode("utf-8", "replace").decode("utf-8")
-    return Text(safe, style=style)
+    return Text(printable(text), style=style)
 
 
 def excerpt(content: Content) -> Text:
