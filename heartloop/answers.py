@@ -30,11 +30,11 @@ _TAG_RE = re.compile("|".join(re.escape(t) for t in _OPENERS + _CLOSERS), re.IGN
 _BRACES = re.compile(r"\\f?boxed\b|\\.|[{}]", re.DOTALL)
 _WINDOWS = (1 << 16, 1 << 20)
 _JOINER = re.compile(
-    r"(?:[\s,;$&.]|\\[,;:! ]|\\[()\[\]]|\\(?:quad|qquad|text|textrm|mathrm|cup|lor|vee)\b|[{}]|and|or|as well as)*"
+    r"(?:[\s,;$&.]|\\[,;:! ]|\\[()\[\]]|\\(?:quad|qquad|text|textrm|mathrm|cup|lor|vee)\b|[{}]|and|or|as well as)*"  # noqa: E501
 )
 _WRONG = re.compile(
     r"[\s$.,*)\]\\]*(?:(?:,?\s*(?:but|which|that|this|it))?\s*(?:is|was|would be|seems|looks)\s+"
-    r"(?:clearly |definitely |probably |actually |also )?(?:wrong|incorrect|not (?:right|correct|the|an|valid)|false|impossible|invalid|a mistake)"
+    r"(?:clearly |definitely |probably |actually |also )?(?:wrong|incorrect|not (?:right|correct|the|an|valid)|false|impossible|invalid|a mistake)"  # noqa: E501
     r"|isn't|can(?:not|'t) be (?:right|correct))",
     re.IGNORECASE,
 )
@@ -132,12 +132,12 @@ _CONNECTIVE = re.compile(
     r"(?:(?:therefore|thus|so|hence|finally|then|and|we (?:get|have|find|obtain))\b[\s,:]*)+", re.IGNORECASE
 )
 _RETRACTED = re.compile(
-    r"[\s*]*(?:unknown|undetermined|unclear|uncertain|not known|not clear|not determined|undefined|no (?:real )?solutions?"
+    r"[\s*]*(?:unknown|undetermined|unclear|uncertain|not known|not clear|not determined|undefined|no (?:real )?solutions?"  # noqa: E501
     r"|none|impossible|does not exist|doesn't exist|infinite|infinity|yes|no|true|false|empty)\b",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"[,;:]?\s{1,4}(?:because|since|so that|as (?:we|the|it|this|shown|required|desired|expected)|which (?:is|means|gives)|by the|not|rather than|so we|hence|thus)\b"
+    r"[,;:]?\s{1,4}(?:because|since|so that|as (?:we|the|it|this|shown|required|desired|expected)|which (?:is|means|gives)|by the|not|rather than|so we|hence|thus)\b"  # noqa: E501
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?。](?=\s+[A-Z\\*\"'(]|\s*$)|\n")
 

@@ -109,7 +109,8 @@ def equivalent(
 ) -> bool | None:
     """Do two answers mean the same? Symmetric; None where unknown. For grouping answers by a judge.
 
-    Unlike in :func:`verify` neither is the reference, so the two are taken whole (no extraction), and a rounded
+    Unlike in :func:`verify` neither is the reference, so the two are taken whole (no extraction), and a
+    rounded
     decimal counts for an exact value on either side.
     """
     pair = sorted((a, b))

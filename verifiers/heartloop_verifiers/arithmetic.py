@@ -115,9 +115,9 @@ class Arithmetic(Atoms):
             words.append(self.advance()[1])
         phrase = " ".join(words).replace(" ^ ", "^").replace("{ ", "").replace(" }", "")
         unit = find_unit(phrase)
-        if unit is None and "cdot" not in words and "^" not in words and "/" not in words and is_value(node):
-            if all(w.replace(" ", "").isalpha() for w in words) and len(phrase) <= 60 and is_noun(phrase):
-                return ("quantity", node, (phrase.lower(), Fraction(1)))
+        counted = unit is None and is_value(node) and all(w.replace(" ", "").isalpha() for w in words)
+        if counted and "cdot" not in words and len(phrase) <= 60 and is_noun(phrase):
+            return ("quantity", node, (phrase.lower(), Fraction(1)))
         if unit is None:
             self.at = start
             self.token = self.items[start]

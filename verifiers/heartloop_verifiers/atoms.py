@@ -195,7 +195,7 @@ class Atoms(Cursor):
             closing = ")"
         if len(items) == 1 and not alternatives:
             if opening == "(" and closing == ")":
-                return items[0] if items[0][0] != "quantity" else items[0]
+                return items[0]
             if opening == "[" and closing == "]":
                 return ("seq", "[", "]", tuple(items)) if items[0][0] == "seq" else items[0]
             raise ParseError("unbalanced bracket")

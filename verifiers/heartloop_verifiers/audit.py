@@ -36,7 +36,8 @@ def audit(
 ) -> list[Finding]:
     """References that are empty, unbalanced, unparsable, or not equal to themselves.
 
-    ``problems`` are :class:`~heartloop.types.Problem` or mappings with an id and a reference under ``reference``,
+    ``problems`` are :class:`~heartloop.types.Problem` or mappings with an id and a reference under
+    ``reference``,
     ``answer`` or ``final_answer``. A reference in plain words is fine; one that looks like mathematics and
     does not parse is reported, since only its exact text will ever be accepted.
     """

@@ -13,27 +13,46 @@ __all__ = ["clean", "plain_text", "squeeze"]
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵏᵐˣʸᵃᵇᶜᵈᵉ", "0123456789+-=()nikmxyabcde", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₖₘᵢⱼₓₐ", "0123456789+-=()nkmijxa", strict=True))
 _VULGAR = {
-    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
-    "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10",
+    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5",
+    "⅘": "4/5",
+    "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅐": "1/7", "⅑": "1/9",
+    "⅒": "1/10",
 }  # fmt: skip
 _GREEK = dict(
-    zip("αβγδεζηθικλμνξρστυφχψω", ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"], strict=True)
+    zip("αβγδεζηθικλμνξρστυφχψω", ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
+    "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi",
+    "omega"], strict=True)
 )  # fmt: skip
 _CHARACTERS: dict[str, str] = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "×": r"\times ", "✕": r"\times ", "⨯": r"\times ",
-    "÷": "/", "∕": "/", "⁄": "/", "／": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ", "∗": "*",
-    "±": r"\pm ", "∓": r"\mp ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ", "∞": r"\infty ", "π": r"\pi ", "𝜋": r"\pi ",
-    "≤": r"\le ", "⩽": r"\le ", "≦": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≧": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-    "≃": r"\approx ", "≅": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ",
-    "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "‘": "'", "″": "''", "“": '"', "”": '"', "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
-    "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∣": "|", "∥": "|", "｜": "|", "，": ",", "、": ",", "；": ";", "：": ":", "．": ".",
-    "。": ".", "％": "%", "（": "(", "）": ")", "［": "[", "］": "]", "｛": "{", "｝": "}", "＝": "=", "＋": "+", "＜": "<",
-    "＞": ">", "…": r"\ldots ", "⟨": r"\langle ", "⟩": r"\rangle ", "∧": r"\land ", "∨": r"\lor ", "→": r"\to ",
-    "⇒": r"\to ", "ℓ": "l", "µ": r"\mu ", "ϕ": r"\phi ", "ϵ": r"\epsilon ", "∠": r"\angle ", "△": r"\triangle ",
-    "Δ": r"\Delta ", "Γ": r"\Gamma ", "Ω": r"\Omega ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Π": r"\Pi ", "Θ": r"\Theta ", "€": r"\euro ", "£": r"\pounds ", "¢": r"\cents ",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u3000": " ", "\u2003": " ", "\u2002": " ", "\u2061": "",
-    "\u2062": "*", "\u2063": ",", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\u00ad": "", "\u2060": "",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "×": r"\times ", "✕": r"\times ",
+    "⨯": r"\times ",
+    "÷": "/", "∕": "/", "⁄": "/", "／": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ",
+    "∗": "*",
+    "±": r"\pm ", "∓": r"\mp ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ", "∞": r"\infty ",
+    "π": r"\pi ", "𝜋": r"\pi ",
+    "≤": r"\le ", "⩽": r"\le ", "≦": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≧": r"\ge ", "≠": r"\ne ",
+    "≈": r"\approx ",
+    "≃": r"\approx ", "≅": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
+    "∖": r"\setminus ",
+    "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "‘": "'", "″": "''", "“": '"', "”": '"',
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "ℕ": r"\mathbb{N}",
+    "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∣": "|", "∥": "|", "｜": "|", "，": ",", "、": ",", "；": ";",
+    "：": ":", "．": ".",
+    "。": ".", "％": "%", "（": "(", "）": ")", "［": "[", "］": "]", "｛": "{", "｝": "}", "＝": "=",
+    "＋": "+",
+    "＜": "<",
+    "＞": ">", "…": r"\ldots ", "⟨": r"\langle ", "⟩": r"\rangle ", "∧": r"\land ", "∨": r"\lor ",
+    "→": r"\to ",
+    "⇒": r"\to ", "ℓ": "l", "µ": r"\mu ", "ϕ": r"\phi ", "ϵ": r"\epsilon ", "∠": r"\angle ",
+    "△": r"\triangle ",
+    "Δ": r"\Delta ", "Γ": r"\Gamma ", "Ω": r"\Omega ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Π": r"\Pi ",
+    "Θ": r"\Theta ", "€": r"\euro ", "£": r"\pounds ", "¢": r"\cents ",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u3000": " ", "\u2003": " ", "\u2002": " ",
+    "\u2061": "",
+    "\u2062": "*", "\u2063": ",", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\u00ad": "",
+    "\u2060": "",
 } | {letter: f"\\{name} " for letter, name in _GREEK.items()}  # fmt: skip
 
 _UNUSUAL = re.compile(r"[^\x00-\x7f]")
@@ -50,13 +69,13 @@ _LEADING = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r"(?<=[^\s(])[\s~]*(?:\\text\s*\{)?[\s~]*(?:[(\[,][\s~]*)?(?:or |which is )?(?:(?<![\\a-zA-Z])(?:approximately|approx\.?|about)|\(\s*\\approx)(?:\s|[}{~=:]){1,6}[\d.,]+[^()=]{0,20}\)?\s*\Z"
+    r"(?<=[^\s(])[\s~]*(?:\\text\s*\{)?[\s~]*(?:[(\[,][\s~]*)?(?:or |which is )?(?:(?<![\\a-zA-Z])(?:approximately|approx\.?|about)|\(\s*\\approx)(?:\s|[}{~=:]){1,6}[\d.,]+[^()=]{0,20}\)?\s*\Z"  # noqa: E501
 )
 _UNIT_FRACTION = re.compile(r"\\frac\{\\(?:text|mathrm)\s*\{(\w+)\}\}\{\\(?:text|mathrm)\s*\{(\w+)\}\}")
 _GLOSS = re.compile(r"(?<=[\d}])\s{0,3}\((?!mod)[a-zA-Z]{3,}[a-zA-Z -]{0,60}\)\Z")
 _TRAILING = re.compile(r"(?:\s|\\[,;:! ]|[.,;:。])+\Z")
 _SPACES = re.compile(
-    r"(?<=\d)(?:\s|\\[,;:! ])+(?=\d)|\s+|\\[,;:! ]|\\(?:quad|qquad|displaystyle|left|right|limits)(?![a-zA-Z])|~|\{\}"
+    r"(?<=\d)(?:\s|\\[,;:! ])+(?=\d)|\s+|\\[,;:! ]|\\(?:quad|qquad|displaystyle|left|right|limits)(?![a-zA-Z])|~|\{\}"  # noqa: E501
 )
 
 

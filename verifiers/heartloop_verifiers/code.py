@@ -1,12 +1,12 @@
 """Programs judged by their tests, as LiveCodeBench does: standard input and output, or calls of a function.
 
 Facts of the protocol (arXiv:2403.07974, github.com/LiveCodeBench/LiveCodeBench): every test must pass within
-6 seconds; outputs are compared line by line without surrounding space, and where that fails, token by token as
+6 seconds; outputs are compared line by line without surrounding space, and where that fails, token by token
+as
 decimal numbers; a function's result is compared as JSON, tuples being lists.
 """
 
 from __future__ import annotations
-
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,9 @@ __all__ = ["CodeTest", "averify_code", "code_tests", "extract_code", "verify_cod
 _FENCE = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
 )
+
+
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def code_tests(tests: Sequence[CodeTest | Mapping[str, Any]], function: str | No
 
 
 def extract_code(text: str) -> str | None:
-    """The last fenced block that is Python (or names no language); the whole text if nothing is fenced but it compiles."""
+    """The last fenced block that is Python (or names no language); the whole text if nothing is fenced but
+    it compiles."""
     text = strip_reasoning(text)
     blocks = [m[3] for m in _FENCE.finditer(text) if m[2].lower() in ("", "python", "py", "python3")]
     if blocks:
@@ -90,13 +94,15 @@ def verify_code(
     tests: Sequence[CodeTest | Mapping[str, Any]],
     *,
     function: str | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = _LIMITS,
     graded: bool = False,
 ) -> Verdict:
     """Run the code in ``prediction`` on ``tests``. Blocks; use :func:`averify_code` in coroutines.
 
-    With ``graded`` all tests run and ``score`` is the share that passes; else the first failure ends it. A system
-    whose sandbox can't be locked gives an unknown verdict, with what is missing. Raises :class:`UsageError` for broken tests.
+    With ``graded`` all tests run and ``score`` is the share that passes; else the first failure ends it. A
+    system
+    whose sandbox can't be locked gives an unknown verdict, with what is missing. Raises :class:`UsageError`
+    for broken tests.
     """
     made = code_tests(tests, function)
     code = extract_code(prediction)
@@ -128,7 +134,7 @@ async def averify_code(
     tests: Sequence[CodeTest | Mapping[str, Any]],
     *,
     function: str | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = _LIMITS,
     graded: bool = False,
 ) -> Verdict:
     """:func:`verify_code` on a thread, so that the event loop goes on."""

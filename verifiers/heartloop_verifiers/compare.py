@@ -83,7 +83,8 @@ def _opened(node: Node) -> tuple[Node, ...]:
 
 
 def _assignment(node: Node) -> Node:
-    """``("assign", name, parameters, values)`` for ``x = v``, ``f(x) = v``, ``2 + 3 = 5``, ``x = 1/3 ≈ 0.333``."""
+    """``("assign", name, parameters, values)`` for ``x = v``, ``f(x) = v``, ``2 + 3 = 5``, ``x = 1/3 ≈
+    0.333``."""
     ops, operands = node[1], node[2]
     if not all(op in ("=", "~") for op in ops):
         return node
@@ -114,7 +115,7 @@ def _assignment(node: Node) -> Node:
         and right[0] in ("seq", "list", "set")
         and len(ops) == 1
     ):
-        return right
+        return cast(Node, right)
     if left[0] in ("seq", "set", "matrix") and len(ops) == 1:
         return node
     if (len(ops) > 1 and left[0] == "call") or (not symbols_of(operands) - _CONSTANTS):
@@ -190,7 +191,8 @@ def _many(node: Node) -> list[Node] | None:
 
 
 def _as_pair(a: Node, b: Node, ctx: Context) -> bool:
-    """A bare list against a tuple in round brackets: the same numbers in the same order; a list in brackets against one."""
+    """A bare list against a tuple in round brackets: the same numbers in the same order; a list in brackets
+    against one."""
     if a[0] == "list" and b[0] == "seq" and (b[1], b[2]) == ("(", ")") and len(a[1]) == len(b[3]):
         items = list(a[1])
         if any(item[0] == "seq" for item in items):
@@ -301,7 +303,7 @@ def _found(node: Node) -> Node:
         and not symbols(node[2][1]) - _CONSTANTS
         and symbols(node[2][0]) - _CONSTANTS
     ):
-        return node[2][1]
+        return cast(Node, node[2][1])
     return node
 
 
@@ -432,7 +434,7 @@ def _same_relation(a: Node, b: Node, ctx: Context) -> bool:
     if op_a in ("=", "!="):
         return True
     positive = bool(ratio > 0)  # type: ignore[operator]
-    return positive == (op_a == op_b)
+    return positive is bool(op_a == op_b)
 
 
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}

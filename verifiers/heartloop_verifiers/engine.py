@@ -1,7 +1,8 @@
 """From a prediction and its references to a verdict: the same code in the caller's process and in workers.
 
 In the caller's process (:func:`cheap`) the text paths and the exact arithmetic run, bounded in size; whatever
-needs more raises ``NeedsWorker`` inside and comes back as None. In a worker (:func:`reply`) the numerics are present, and
+needs more raises ``NeedsWorker`` inside and comes back as None. In a worker (:func:`reply`) the numerics
+are present, and
 what neither parses nor evaluates there goes to latex2sympy2_extended and sympy.
 """
 
@@ -190,13 +191,10 @@ def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
         correct, score = found
         return Verdict(correct, ctx.method, "", score, _shown(left), _shown(right))
     labelled = _LABELLED.match(answer)
-    if labelled:  # "(C) 5" for "C" or for "5"
-        if (
-            labelled[1] == right
-            or labelled[2]
-            and (_compare(clean(labelled[2]), target, ctx, options) or (False,))[0]
-        ):
-            return Verdict(True, "choice", prediction=_shown(left), reference=_shown(right))
+    if labelled and (labelled[1] == right or _is_right(clean(labelled[2]), target, ctx, options)):
+        return Verdict(
+            True, "choice", prediction=_shown(left), reference=_shown(right)
+        )  # "(C) 5" for "C" or "5"
     whole = strip_reasoning(task.prediction).strip()
     if shorttext.same_words(answer, target) or (
         whole != task.answer and shorttext.same_words(clean(whole), target)
@@ -278,6 +276,11 @@ def _compare(answer: str, target: str, ctx: Context, options: Options) -> tuple[
             raise OutOfReach(numeric_reach)
         return None
     return False, max(matched(p, r, ctx) for p, r in pairs) if options.graded else None
+
+
+def _is_right(answer: str, target: str, ctx: Context, options: Options) -> bool:
+    found = _compare(answer, target, ctx, options) if answer else None
+    return found is not None and found[0]
 
 
 def _with_unit(node: Node, options: Options) -> Node:

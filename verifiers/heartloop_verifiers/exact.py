@@ -1,7 +1,8 @@
 r"""Exact values without a computer algebra system: rationals and sums of square roots.
 
 A value is an int, a Fraction, or a :class:`Surd` (a rational combination of square roots of distinct
-squarefree numbers, which are linearly independent over the rationals: equal values have equal coefficients). Variables, and pi
+squarefree numbers, which are linearly independent over the rationals: equal values have equal
+coefficients). Variables, and pi
 where it stands alone (it is transcendental, so it behaves as one), are replaced by rationals.
 Everything is bounded in size; what is not exact, or too large, raises :class:`NotExact`.
 """
@@ -236,7 +237,7 @@ def _absolute(a: Value) -> Value:
         if abs(value) < Fraction(1, 10**40):
             raise NotExact
         return a if value > 0 else mul(-1, a)
-    return abs(a)
+    return -a if a < 0 else a
 
 
 def _integers(function: Callable[..., int]) -> Callable[..., Value]:

@@ -14,8 +14,8 @@ from .parser import Node, loose
 __all__ = [
     "Context",
     "NeedsWorker",
-    "OutOfReach",
     "Numeric",
+    "OutOfReach",
     "Unsupported",
     "approximate",
     "as_decimal",
@@ -69,7 +69,8 @@ _CONSTS = ("const:pi", "const:e", "const:i", "const:inf")
 
 
 def environments(names: Sequence[str], integers: bool) -> list[dict[str, Value]]:
-    """Points to compare at: scattered integers, positive and partly consecutive where only those make sense."""
+    """Points to compare at: scattered integers, positive and partly consecutive where only those make
+    sense."""
     if len(names) > 40:  # a long sum: the same numbers, shifted
         base = _POSITIVE if integers else _GENERIC
         return [{n: row[i % 40] + 7 * (i // 40) for i, n in enumerate(names)} for row in base[:3]]
@@ -77,7 +78,7 @@ def environments(names: Sequence[str], integers: bool) -> list[dict[str, Value]]
         return [dict(zip(names, row, strict=False)) for row in _GENERIC]
     points: list[dict[str, Value]] = [dict(zip(names, row, strict=False)) for row in _POSITIVE]
     if len(names) == 1:  # residues matter to floor and its kin
-        points = [{names[0]: n} for n in range(12, 25)] + points[:3]
+        points[:0] = [{names[0]: n} for n in range(12, 25)]
     elif len(names) == 2:  # where one must not exceed the other, as in binomials
         points += [{names[0]: 20 + i, names[1]: 3 + i % 5} for i in range(4)]
         points += [{names[1]: 20 + i, names[0]: 3 + i % 5} for i in range(4)]
@@ -98,7 +99,8 @@ def exact_constant(node: Node) -> Value | None:
 
 
 def as_decimal(node: Node) -> tuple[Fraction, Fraction, int] | None:
-    """(value, size of the last place, significant digits) where ``node`` is one decimal numeral, maybe scaled by 10^k."""
+    """(value, size of the last place, significant digits) where ``node`` is one decimal numeral, maybe
+    scaled by 10^k."""
     op = node[0]
     if op == "dec":
         return Fraction(node[1]), node[2], node[3]
@@ -241,7 +243,7 @@ def _same_marked(a: Node, b: Node, ctx: Context) -> bool:
         return False
     marked, plain = (a, b) if a[0] in ("percent", "degree") else (b, a)
     inner = (marked[1], plain) if marked is a else (plain, marked[1])
-    if same_value(*inner, ctx):
+    if same_value(inner[0], inner[1], ctx):
         return True
     if marked[0] == "degree" and "const:pi" not in symbols(plain):
         return False
@@ -263,12 +265,10 @@ def _same_plain(a: Node, b: Node, ctx: Context) -> bool:
         return _signed_infinity(a) is not None and _signed_infinity(a) == _signed_infinity(b)
     free = sorted(n for n in names | names_b if not n.startswith("const:"))
     if free:
-        if {n for n in names if not n.startswith("const:")} != {
-            n for n in names_b if not n.startswith("const:")
-        }:
-            # 0·x and x/x aside, different variables are different expressions
-            if not _may_cancel(a) and not _may_cancel(b):
-                return False
+        different = {n for n in names ^ names_b if not n.startswith("const:")}
+        # terms that cancel aside, different variables are different expressions
+        if different and not _may_cancel(a) and not _may_cancel(b):
+            return False
         return _same_function(a, b, free, ctx)
     decided = _same_constant_exactly(a, b, names | names_b)
     if decided is not None and (

@@ -1,6 +1,7 @@
 r"""Cleaned LaTeX or plain mathematics to tokens.
 
-A token is ``(kind, text)``: ``n`` numeral, ``c`` command without its backslash, ``s`` one-letter symbol, ``w`` word of
+A token is ``(kind, text)``: ``n`` numeral, ``c`` command without its backslash, ``s`` one-letter symbol,
+``w`` word of
 plain letters, ``t`` content of ``\text{}``, ``o`` operator or bracket.
 """
 
@@ -24,7 +25,7 @@ _TOKEN = re.compile(
     r"|(?P<comma>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?)"
     r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<exp>[eE][-+]?\d{1,6}(?![\d.a-zA-Z]))?"
     r"|\\(?P<text>text|textbf|textit|textrm|textsf|mbox|hbox|textnormal|texttt|emph)\s*\{(?P<content>[^{}]*)\}"
-    r"|\\(?P<roman>mathrm|operatorname\*?|mathbf|mathit|boldsymbol|bm|mathsf|rm|bf|it|mathbb|mathcal|mathscr|vec|overrightarrow)\s*(?:\{\s*(?P<rcontent>[a-zA-Z ~.\\,%]*)\s*\}|(?P<rletter>[a-zA-Z]))"
+    r"|\\(?P<roman>mathrm|operatorname\*?|mathbf|mathit|boldsymbol|bm|mathsf|rm|bf|it|mathbb|mathcal|mathscr|vec|overrightarrow)\s*(?:\{\s*(?P<rcontent>[a-zA-Z ~.\\,%]*)\s*\}|(?P<rletter>[a-zA-Z]))"  # noqa: E501
     r"|\\(?P<command>[a-zA-Z]+)"
     r"|\\(?P<escaped>[^a-zA-Z])"
     r"|(?P<word>[a-zA-Z]+)"
@@ -83,14 +84,22 @@ _IGNORED = frozenset(
     ]
 )
 _SAME = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "leqslant": "le",
-    "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "lvert": "|",
-    "rvert": "|", "vert": "|", "mid": "mid", "varnothing": "emptyset", "degree": "circdeg", "deg": "circdeg", "cdotp": "cdot",
-    "ast": "cdot", "star": "cdot", "bullet": "cdot", "simeq": "approx", "cong": "approx", "thickapprox": "approx",
-    "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "lg": "lg", "vee": "lor", "wedge": "land", "or": "lor",
-    "tg": "tan", "ctg": "cot", "arctg": "arctan", "imath": "i", "bigcup": "cup", "bigcap": "cap", "lor": "lor", "iff": "to",
-    "Rightarrow": "to", "rightarrow": "to", "Leftrightarrow": "to", "implies": "to", "smallsetminus": "setminus",
-    "backslash": "setminus", "textdegree": "circdeg", "percent": "%", "lt": "<", "gt": ">", "colon": ":", "ldots": "dots",
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le",
+    "leqslant": "le",
+    "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]",
+    "lvert": "|",
+    "rvert": "|", "vert": "|", "mid": "mid", "varnothing": "emptyset", "degree": "circdeg",
+    "deg": "circdeg", "cdotp": "cdot",
+    "ast": "cdot", "star": "cdot", "bullet": "cdot", "simeq": "approx", "cong": "approx",
+    "thickapprox": "approx",
+    "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "lg": "lg", "vee": "lor",
+    "wedge": "land", "or": "lor",
+    "tg": "tan", "ctg": "cot", "arctg": "arctan", "imath": "i", "bigcup": "cup", "bigcap": "cap",
+    "lor": "lor", "iff": "to",
+    "Rightarrow": "to", "rightarrow": "to", "Leftrightarrow": "to", "implies": "to",
+    "smallsetminus": "setminus",
+    "backslash": "setminus", "textdegree": "circdeg", "percent": "%", "lt": "<", "gt": ">", "colon": ":",
+    "ldots": "dots",
     "cdots": "dots", "dotsc": "dots", "And": "land", "euro": "euro", "Complex": "C", "infin": "infty",
 }  # fmt: skip
 _OPERATORS = frozenset("{}[]|%<>:")

@@ -11,7 +11,8 @@ from .words import STOP_WORDS
 
 __all__ = [
     "Node", "based",
-    "big_int", "common_logs", "decimal", "is_domain", "is_noun", "is_region", "is_value", "loose", "only_region", "product",
+    "big_int", "common_logs", "decimal", "is_domain", "is_noun", "is_region", "is_value", "loose",
+    "only_region", "product",
 ]  # fmt: skip
 
 Node = tuple[Any, ...]
@@ -51,7 +52,8 @@ def big_int(digits: str) -> int:
     if len(digits) > 100_000:
         raise ParseError("a number out of reach")
     half = len(digits) // 2
-    return big_int(digits[:-half]) * 10**half + big_int(digits[-half:])
+    scale: int = 10**half
+    return big_int(digits[:-half]) * scale + big_int(digits[-half:])
 
 
 def based(digits: str, base: str) -> Node:
@@ -92,7 +94,7 @@ def common_logs(node: Any) -> Any:
 def only_region(node: Node) -> bool:
     """A relation other than ``=``, a union, or brackets that no tuple has."""
     if node[0] == "rel":
-        return node[1] != ("=",)
+        return bool(node[1] != ("=",))
     if node[0] == "seq":
         return len(node[3]) == 2 and ((node[1], node[2]) != ("(", ")") or ("const", "inf") in node[3])
     return node[0] in ("union", "minus", "inter", "or")

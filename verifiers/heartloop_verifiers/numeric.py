@@ -1,7 +1,8 @@
 """High-precision evaluation with mpmath; runs in workers only.
 
 Two constants count as equal when they agree to three quarters of the digits at 60 digits and still do at
-150: no pair of different answers that fits into a box comes that near by accident. Functions are compared at scattered
+150: no pair of different answers that fits into a box comes that near by accident. Functions are compared
+at scattered
 points, which a nonzero difference of analytic functions does not survive.
 """
 
@@ -95,22 +96,22 @@ class Numerics:
             return list(points[:12])
         shifts = (mpf("0.317"), mpf("-0.271"), mpf("0.193"))
         positive = [
-            {n: abs(mpf(int(v))) / (7 + 40 * j) + shifts[j % 3] / 9 for n, v in env.items()}  # type: ignore[call-overload]
+            {n: abs(_mpf(v)) / (7 + 40 * j) + shifts[j % 3] / 9 for n, v in env.items()}
             for j, env in enumerate(points[:4])
         ]
         mixed = [
-            {n: mpf(int(v)) / 53 + shifts[j % 3] for n, v in env.items()} for j, env in enumerate(points[4:])
-        ]  # type: ignore[call-overload]
+            {n: _mpf(v) / 53 + shifts[j % 3] for n, v in env.items()} for j, env in enumerate(points[4:])
+        ]
         return positive + mixed
 
     def _equal_at(self, a: Node, b: Node, env: Mapping[str, Any]) -> bool:
         try:
             with mp.workdps(_LOW):
                 x, y = _value(a, env), _value(b, env)
-                if not _near(x, y, _LOW) and abs(x - y) > max(abs(x), abs(y)) * mpf(10) ** -12:
-                    # far apart, unless both are mere noise around zero
-                    if max(abs(x), abs(y)) > mpf(10) ** -30:
-                        return False
+                larger = max(abs(x), abs(y))
+                # far apart, unless both are mere noise around zero
+                if abs(x - y) > larger * mpf(10) ** -12 and larger > mpf(10) ** -30:
+                    return False
             with mp.workdps(_HIGH):
                 x2, y2 = _value(a, env), _value(b, env)
                 if _near(x2, y2, _HIGH):
@@ -161,6 +162,10 @@ def _logarithm(node: Node) -> tuple[int, Any]:
     if value == 0:
         raise OutOfReach("zero beside a number out of reach")
     return (1 if value > 0 else -1), mpmath.log(abs(value))
+
+
+def _mpf(value: Any) -> Any:
+    return mpf(int(value))
 
 
 def _solid(before: Any, after: Any) -> bool:
@@ -286,7 +291,7 @@ def _exp(value: Any) -> Any:
     return mpc(mpmath.exp(value))
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+_PLAIN: dict[str, Callable[..., Any]] = {
     "sqrt": lambda v: mpc(mpmath.sqrt(v if v.imag else v.real)),
     "root": _root,
     "log": _log,
@@ -304,10 +309,18 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Im": lambda v: mpc(v.imag),
     "arccot": lambda v: mpc(mpmath.acot(v.real)),
     "sgn": lambda v: mpc(mpmath.sign(v.real)),
+}
+_ANALYTIC = {
+    name: name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
 } | {
-    name: _plain(getattr(mpmath, {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}.get(name, name)))
-    for name in ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "coth"]
-}  # fmt: skip
+    "arcsin": "asin",
+    "arccos": "acos",
+    "arctan": "atan",
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **_PLAIN,
+    **{name: _plain(getattr(mpmath, known)) for name, known in _ANALYTIC.items()},
+}
 
 
 def _value(node: Node, env: Mapping[str, Any]) -> Any:

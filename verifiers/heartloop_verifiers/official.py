@@ -4,10 +4,13 @@ Facts from the benchmark's public code (github.com/OpenBMB/OlympiadBench, ``infe
 ``inference/code/math_judger.py``, ``inference/calculate_accuracy.py``; paper arXiv:2402.14008):
 
 * the answer is what follows the last "So the final answer is " on its line, else the whole output;
-* the contents of all its ``\boxed{}`` are joined with commas; without a box, the formulas of the last line are;
-* ``\left``, ``\right``, ``$``, ``%`` and ``^\circ`` go, ``\approx`` is ``=``, what stands before ``\in`` goes;
+* the contents of all its ``\boxed{}`` are joined with commas; without a box, the formulas of the last line
+  are;
+* ``\left``, ``\right``, ``$``, ``%`` and ``^\circ`` go, ``\approx`` is ``=``, what stands before ``\in``
+  goes;
 * commas outside brackets separate answers, plus-minus makes two of one, and order does not matter;
-* numbers agree within 1.01 times the tolerance (absolute, 1e-8 or the problem's ``error``), also with 100 times or a
+* numbers agree within 1.01 times the tolerance (absolute, 1e-8 or the problem's ``error``), also with 100
+  times or a
   hundredth of the reference;
 * brackets on both sides are compared bracket by bracket and entry by entry;
 * expressions (of two sides of ``=`` the second) agree within the tolerance, with variables within 1e-3;
@@ -15,7 +18,8 @@ Facts from the benchmark's public code (github.com/OpenBMB/OlympiadBench, ``infe
 * answers of type Tuple ignore ``error``.
 
 Not reproduced, being slips of the implementation rather than rules: entries beyond the shorter of two
-tuples go unread there, powers above the 1000th are never equal to anything that is written otherwise, and what
+tuples go unread there, powers above the 1000th are never equal to anything that is written otherwise, and
+what
 ``sympy``'s LaTeX parser cannot read is wrong.
 """
 
@@ -39,7 +43,8 @@ __all__ = ["accuracies", "extract", "is_dropped", "judge"]
 _MARKER = "So the final answer is "
 _DEFAULT = Fraction(1, 10**8)
 _ORNAMENTS = (
-    ("\\left", ""), ("\\right", ""), ("∶", ":"), ("，", ","), ("$", ""), ("\\%", ""), ("\\approx", "="), ("\\simeq", "="), ("\\sim", "="),
+    ("\\left", ""), ("\\right", ""), ("∶", ":"), ("，", ","), ("$", ""), ("\\%", ""), ("\\approx", "="),
+    ("\\simeq", "="), ("\\sim", "="),
     ("^\\prime", "'"), ("^{\\prime}", "'"), ("^\\circ", ""), ("^{\\circ}", ""), ("%", ""),
 )  # fmt: skip
 _EDGES = "\n$,.:;^_=+`!@#%&*~，。 "
@@ -51,12 +56,14 @@ _REFUSALS = frozenset(("", "<Inappropriate content in response>", "<No response>
 
 
 def is_dropped(output: str) -> bool:
-    """Does the published accuracy script leave this output out of the count (empty, refused, an error message)?"""
+    """Does the published accuracy script leave this output out of the count (empty, refused, an error
+    message)?"""
     return output in _REFUSALS or ("code:" in output and "message:" in output)
 
 
 def accuracies(outcomes: Iterable[tuple[str, bool | None]]) -> tuple[float | None, float | None]:
-    """(over all outputs, as published: without the dropped ones) of (output, correct); None without outputs."""
+    """(over all outputs, as published: without the dropped ones) of (output, correct); None without
+    outputs."""
     pairs = list(outcomes)
     kept = [correct for output, correct in pairs if not is_dropped(output)]
     over_all = sum(bool(c) and not is_dropped(o) for o, c in pairs) / len(pairs) if pairs else None
@@ -248,6 +255,6 @@ def _equations(predicted: str, wanted: str, numeric: Numeric | None) -> bool:
         ratio = constant_ratio(sides[0], sides[1], Context(numeric=numeric))
         if not isinstance(ratio, (int, float, Fraction)) or ratio == 0:
             return False
-        return any(abs(r - round(r)) < 1e-9 and round(r) != 0 for r in (ratio, 1 / ratio))
+        return any(abs(r - round(r)) < 1e-9 and round(r) != 0 for r in (float(ratio), float(1 / ratio)))
 
     return _safely(check)

@@ -9,7 +9,8 @@ Nodes are tuples whose first item names them:
 ``("add", (..))`` ``("mul", (..))``     sums and products; ``("div", a, b)`` ``("pow", a, b)`` ``("neg", a)``
 ``("pm", a)`` ``("mp", a)``             plus-minus and minus-plus
 ``("fn", name, (..))``                  a known function; ``("call", name, (..))`` an unknown one
-``("seq", open, close, (..))``          tuple or interval with its brackets; ``("set", (..))``; ``("list", (..))``
+``("seq", open, close, (..))``          tuple or interval with its brackets; ``("set", (..))``; ``("list",
+(..))``
 ``("matrix", (rows))``
 ``("union", (..))`` ``("inter", ..)``   of sets; ``("minus", a, b)`` set difference
 ``("rel", (ops), (operands))``          a chain of relations; ``("or", (..))`` alternatives

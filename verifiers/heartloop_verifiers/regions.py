@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
-from functools import cmp_to_key
 from typing import NamedTuple
 
 from .leaves import Context, approximate, same_value
@@ -174,7 +172,7 @@ def _merged(pieces: list[Piece], ctx: Context) -> list[Piece]:
                 if value is None:
                     return pieces
                 ends[2 * index + side] = (0.0, value)
-    order = sorted(range(len(pieces)), key=cmp_to_key(lambda i, j: -1 if ends[2 * i] < ends[2 * j] else 1))
+    order = sorted(range(len(pieces)), key=lambda index: ends[2 * index])
     result: list[tuple[Piece, tuple[float, Fraction]]] = []
     for index in order:
         piece, low, high = pieces[index], ends[2 * index], ends[2 * index + 1]

@@ -1,7 +1,10 @@
-"""Untrusted Python in a process of its own, without network, new processes or writable files, and with limits.
+"""Untrusted Python in a process of its own, without network, new processes or writable files, and with
+limits.
 
-What it protects from, and what not, is in ``docs/verifiers.md``. In short: it stops code that misbehaves or snoops on a
-Linux machine with a current kernel; it is no defence against a kernel exploit, for which a virtual machine is.
+What it protects from, and what not, is in ``docs/verifiers.md``. In short: it stops code that misbehaves or
+snoops on a
+Linux machine with a current kernel; it is no defence against a kernel exploit, for which a virtual machine
+is.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: ``status`` is "ok", "error", "timeout", "output", "memory" or "sandbox" (it could not be locked)."""
+    """How a run ended: ``status`` is "ok", "error", "timeout", "output", "memory" or "sandbox" (it could
+    not be locked)."""
 
     status: str
     stdout: str
@@ -62,7 +66,8 @@ def run_python(
     arguments: Sequence[Any] = (),
     limits: Limits = Limits(),
 ) -> Outcome:
-    """Run ``code`` as a program (with ``stdin``), or call ``function`` of it with ``arguments``. Blocks; never raises for what the code does."""
+    """Run ``code`` as a program (with ``stdin``), or call ``function`` of it with ``arguments``. Blocks;
+    never raises for what the code does."""
     with tempfile.TemporaryDirectory(prefix="heartloop-sandbox-") as folder:
         return _run(code, stdin, function, arguments, limits, folder)
 
@@ -78,7 +83,8 @@ def _run(
             "timeout": limits.timeout,
             "memory_mb": limits.memory_mb,
             "strict": limits.strict,
-            "readable": ["/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom", folder],
+            "readable": ["/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
+            folder],
         }
     )  # fmt: skip
     job_read, job_write = os.pipe()
@@ -126,7 +132,9 @@ def _watch(
     limits: Limits,
 ) -> Outcome:
     """Feed and drain all pipes at once, with deadlines."""
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     begun = time.monotonic()
     started: float | None = None
     deadline = begun + _START_SECONDS

@@ -38,7 +38,8 @@ _OPTION_MARK = re.compile(r"^\s*\(?([A-Za-z])[).:]\s+")
 
 
 def normal_words(text: str) -> str:
-    """Folded case, no accents, articles or punctuation; dates as day, month, year; small numbers as digits."""
+    """Folded case, no accents, articles or punctuation; dates as day, month, year; small numbers as
+    digits."""
     lowered = " ".join(text.lower().split())
 
     def day_first(match: re.Match[str]) -> str:
@@ -88,7 +89,8 @@ def _negative(text: str) -> bool:
 
 
 def choice(prediction: str, answer: str, references: Sequence[str], choices: Sequence[str] | None) -> Verdict:
-    """Multiple choice: the letter, or the text of the option. ``choices`` are the options as the model saw them.
+    """Multiple choice: the letter, or the text of the option. ``choices`` are the options as the model saw
+    them.
 
     A reference of one letter is a letter; any other reference is the text of an option, found in
     ``choices`` (so a question whose options were shuffled is judged by the text of the right one).

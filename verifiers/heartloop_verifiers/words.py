@@ -49,10 +49,14 @@ GREEK = frozenset(
 
 FUNCTION_WORDS: dict[str, str] = {
     name: name
-    for name in ["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg", "exp", "min", "max", "gcd", "lcm", "floor", "ceil", "abs", "factorial", "binom", "det"]
+    for name in ["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh",
+    "cosh", "tanh", "log", "ln", "lg", "exp", "min", "max", "gcd", "lcm", "floor", "ceil", "abs",
+    "factorial", "binom", "det"]
 } | {
-    "Sqrt": "sqrt", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "binomial": "choose2", "comb": "choose2",
-    "ceiling": "ceil", "infinity": "infty", "inf": "infty", "oo": "infty", "Infinity": "infty", "Pi": "pi", "PI": "pi",
+    "Sqrt": "sqrt", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "binomial": "choose2",
+    "comb": "choose2",
+    "ceiling": "ceil", "infinity": "infty", "inf": "infty", "oo": "infty", "Infinity": "infty", "Pi": "pi",
+    "PI": "pi",
     "union": "cup", "infty": "infty", "frac": "frac", "dfrac": "frac", "cup": "cup",
 }  # fmt: skip
 
@@ -114,15 +118,18 @@ _EMPTY: tuple[Any, ...] = ("set", ())
 SPECIAL_WORDS: dict[str, tuple[Any, ...]] = {
     phrase: node
     for node, phrases in (
-        (_EMPTY, "none|no solution|no solutions|no real solution|no real solutions|empty set|the empty set|no such number|"
-         "no such numbers|no answer|no integer solutions|there are no solutions|there is no solution|no integers"),
+        (_EMPTY,
+        "none|no solution|no solutions|no real solution|no real solutions|empty set|the empty set|no such number|"  # noqa: E501
+         "no such numbers|no answer|no integer solutions|there are no solutions|there is no solution|no integers"),  # noqa: E501
         (("word", "infinitely many"), "infinitely many|infinitely many solutions|infinite|infinite solutions|"
          "infinite number of solutions|infinite number"),
         (("word", "undefined"), "undefined|does not exist|dne|doesnt exist|doesn't exist|not defined"),
-        (("word", "all reals"), "all real numbers|all reals|real numbers|any real number|every real number|reals"),
+        (("word", "all reals"),
+        "all real numbers|all reals|real numbers|any real number|every real number|reals"),
         (("word", "yes"), "yes|true"),
         (("word", "no"), "no|false"),
-        (("word", "unknown"), "unknown|cannot be determined|not enough information|undetermined|indeterminate"),
+        (("word", "unknown"),
+        "unknown|cannot be determined|not enough information|undetermined|indeterminate"),
         (("word", "even"), "even|all even numbers"),
         (("word", "odd"), "odd|all odd numbers"),
         (("word", "all integers"), "all integers|integers|all positive integers"),

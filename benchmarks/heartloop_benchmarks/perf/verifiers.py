@@ -3,10 +3,12 @@
 ::
 
     python -m venv mv && mv/bin/pip install "math-verify[antlr4_13_2]==0.9.0"
-    python -m heartloop_benchmarks.perf.verifiers --data olympiadbench_oe_to_maths_en.jsonl --math-verify mv/bin/python
+    python -m heartloop_benchmarks.perf.verifiers --data olympiadbench_oe_to_maths_en.jsonl --math-verify
+    mv/bin/python
 
 Math-Verify is no dependency of this project: it runs in its own environment, on the same cases, in one
-process, after this package has run in one process (the caller) with one worker. Without ``--math-verify`` only this package is measured.
+process, after this package has run in one process (the caller) with one worker. Without ``--math-verify``
+only this package is measured.
 """
 
 from __future__ import annotations

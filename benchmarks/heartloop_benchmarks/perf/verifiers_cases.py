@@ -64,6 +64,7 @@ def cases(problems: list[dict[str, Any]], *, seed: int = 0, per_problem: int = 4
             if not is_right and rng.random() < 0.5:
                 text = rf"So the final answer is \boxed{{{text}}}."
             yield BenchCase(
-                f"{problem['id']}/{index}", text, reference, is_right, kind, problem["answer_type"], problem["unit"],
+                f"{problem['id']}/{index}", text, reference, is_right, kind, problem["answer_type"],
+                problem["unit"],
                 bool(problem["is_multiple_answer"]), problem["error"],
             )  # fmt: skip

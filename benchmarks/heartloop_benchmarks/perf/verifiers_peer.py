@@ -1,8 +1,11 @@
-"""Runs Math-Verify over cases from standard input; started by :mod:`.verifiers` with another environment's Python.
+"""Runs Math-Verify over cases from standard input; started by :mod:`.verifiers` with another environment's
+Python.
 
-Imports nothing of this project. Reads one JSON list of [prediction, reference], writes one JSON list of [verdict, seconds].
+Imports nothing of this project. Reads one JSON list of [prediction, reference], writes one JSON list of
+[verdict, seconds].
 """
 
+import importlib
 import json
 import sys
 import time
@@ -10,9 +13,11 @@ import time
 
 def main() -> None:
     """Judge each pair as Math-Verify's README does: parse both, then verify(gold, answer)."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    # by name, since this project's own environment does not have it
+    peer = importlib.import_module("math_verify")
+    parse, verify = peer.parse, peer.verify
 
-    config = [LatexExtractionConfig(), ExprExtractionConfig()]
+    config = [peer.LatexExtractionConfig(), peer.ExprExtractionConfig()]
     pairs = json.load(sys.stdin)
     parse("$x+1$", extraction_config=config)  # the first call builds tables: not counted
     results = []

@@ -1,4 +1,5 @@
-"""Ways to get an answer wrong by a little. Each result is checked to differ, by other means than the package under test."""
+"""Ways to get an answer wrong by a little. Each result is checked to differ, by other means than the
+package under test."""
 
 from __future__ import annotations
 

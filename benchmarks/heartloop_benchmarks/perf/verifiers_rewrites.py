@@ -1,6 +1,8 @@
-r"""Ways to write the same answer differently. Each takes a reference's LaTeX (no ``$``) and returns other texts for it.
+r"""Ways to write the same answer differently. Each takes a reference's LaTeX (no ``$``) and returns other
+texts for it.
 
-The rewriting works on text and, for the algebraic kinds, through sympy with latex2sympy2_extended: not through the
+The rewriting works on text and, for the algebraic kinds, through sympy with latex2sympy2_extended: not
+through the
 parser of the package under test.
 """
 
@@ -19,8 +21,10 @@ _FRAC = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")
 _INT_FRAC = re.compile(r"(-?)\\frac\{(\d+)\}\{(\d+)\}")
 _SQRT = re.compile(r"\\sqrt\{([^{}]*)\}")
 _UNICODE = [
-    (r"\infty", "∞"), (r"\cup", "∪"), (r"\pi", "π"), (r"\cdot", "·"), (r"\times", "×"), ("-", "−"), (r"\geqslant", "≥"),
-    (r"\geq", "≥"), (r"\leq", "≤"), (r"^{\circ}", "°"), ("^{2}", "²"), ("^{3}", "³"), ("^2", "²"), (r"\pm", "±"),
+    (r"\infty", "∞"), (r"\cup", "∪"), (r"\pi", "π"), (r"\cdot", "·"), (r"\times", "×"), ("-", "−"),
+    (r"\geqslant", "≥"),
+    (r"\geq", "≥"), (r"\leq", "≤"), (r"^{\circ}", "°"), ("^{2}", "²"), ("^{3}", "³"), ("^2", "²"), (r"\pm",
+    "±"),
     (r"\lfloor", "⌊"), (r"\rfloor", "⌋"), (r"\lceil", "⌈"), (r"\rceil", "⌉"),
 ]  # fmt: skip
 _WORDS = [
@@ -193,7 +197,8 @@ def _algebraic(text: str) -> Iterator[tuple[str, str]]:
         return
     head = f"{prefix}= " if prefix else ""
     forms: list[tuple[str, Callable[[Any], Any]]] = [
-        ("expanded", sympy.expand), ("factored", sympy.factor), ("together", sympy.together), ("simplified", sympy.simplify),
+        ("expanded", sympy.expand), ("factored", sympy.factor), ("together", sympy.together), ("simplified",
+        sympy.simplify),
         ("nsimplified", lambda e: e), ("half and double", lambda e: sympy.Mul(2, e / 2, evaluate=False)),
         ("plus one minus one", lambda e: sympy.Add(e + 1, -1, evaluate=False)),
         ("apart", lambda e: sympy.apart(e) if len(e.free_symbols) == 1 else sympy.expand(e)),
