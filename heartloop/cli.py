@@ -461,7 +461,7 @@ def export(
 def demo(
     out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
     seed: Seed = 0,
-    problems: Annotated[int, typer.Option(min=1, help="Problems of the demo's set to use.")] = 12,
+    problems: Annotated[int, typer.Option(min=1, help="Problems of the demo's set to use.")] = 10,
     json: Json = False,
 ) -> None:
     """Real loops on the embedded model: what they cost, gain and lose, with intervals."""
