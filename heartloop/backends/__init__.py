@@ -9,7 +9,9 @@ from heartloop.backends.base import FORBID_ENV, Backend, bytes_bound, check_call
 from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
 from heartloop.backends.openai import OpenAIBackend
 from heartloop.backends.replay import ReplayBackend
+from heartloop.backends.replicas import ReplicaSet
 from heartloop.backends.scripted import ScriptedBackend
+from heartloop.backends.vllm import VllmBackend
 from heartloop.errors import UnknownName, UsageError
 from heartloop.types import Request, text_of
 
@@ -19,7 +21,9 @@ __all__ = [
     "LlamaCppBackend",
     "OpenAIBackend",
     "ReplayBackend",
+    "ReplicaSet",
     "ScriptedBackend",
+    "VllmBackend",
     "bytes_bound",
     "check_calls_allowed",
     "make_backend",
@@ -35,6 +39,8 @@ def make_backend(
     ``spec``                    backend
     ==========================  ==========================================================================
     NAME, with ``base_url``     the OpenAI-compatible server there; NAME is sent as it is, slashes included
+    ``vllm/NAME``               the vLLM server at ``base_url``; several URLs with commas in between are
+                                replicas under one name
     ``local/smollm2-135m``      the embedded model
     ``local/PATH.gguf``         the embedded llama.cpp with that file
     ``scripted/echo``           no model: repeats the last message
@@ -54,9 +60,11 @@ def make_backend(
         raise UsageError("the model's name is empty")
     if api_key_env is not None:
         options["api_key_env"] = api_key_env
+    family, slash, name = spec.partition("/")
+    if slash and family == "vllm":
+        return _vllm(name, base_url, options)
     if base_url is not None:
         return OpenAIBackend(spec, base_url=base_url, **options)
-    family, slash, name = spec.partition("/")
     if slash and family in ("local", "scripted"):
         options.pop("api_key_env", None)
     if slash and family == "local":
@@ -73,6 +81,19 @@ def make_backend(
     if slash and family == "openai":
         return OpenAIBackend(name, **options)
     return OpenAIBackend(spec, base_url=os.environ.get("OPENAI_BASE_URL") or None, **options)
+
+
+def _vllm(name: str, base_url: str | None, options: dict[str, Any]) -> Backend:
+    urls = [url for part in (base_url or "").split(",") if (url := part.strip())]
+    if not name or not urls:
+        raise UsageError(
+            "a vLLM model needs its name and where it is served: vllm/NAME with base_url "
+            "http://HOST:PORT/v1 (several, with commas in between, for replicas)"
+        )
+    if len(set(urls)) < len(urls):
+        raise UsageError("base_url names one replica twice")
+    backends = [VllmBackend(name, base_url=url, **options) for url in urls]
+    return backends[0] if len(backends) == 1 else ReplicaSet(backends)
 
 
 def _echo(request: Request) -> str:

@@ -1,0 +1,485 @@
+"""Several servers of one model as one backend: routing, health, and nothing lost when one of them dies.
+
+Still one attempt a call. A call that fails raises its error, and the gateway's retry comes back here and
+lands elsewhere: a replica that failed (or sat on) this very request is avoided while another is up. So
+is one that is still at work on it, for a hedge, as long as that is the same ``Request`` object.
+
+Health. A replica that refuses a connection is taken out at once; one with three failures in a row (5xx,
+broken connections, timeouts, malformed answers) as well. Then it is probed, at growing intervals, and
+comes back when it answers. With none up, calls are tried on whichever was left alone longest, so the error
+that comes out is real, and so is the moment when it goes away.
+
+Load. The queue of a replica is counted in seconds: the work in flight there times the seconds that a unit
+of work has been taking. A unit is one generated token, or ``prompt_per_generated`` tokens of uncached
+prompt. Work that others sent is seen in vLLM's gauges, polled while there is something in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from heartloop.backends.base import Backend
+from heartloop.backends.router import Conversation, PrefixRouter, ReplicaState, Router
+from heartloop.backends.vllm_metrics import VllmMetrics
+from heartloop.errors import (
+    BackendError,
+    BadResponse,
+    CallTimeout,
+    ConnectionFailed,
+    ConnectionLost,
+    RetryableError,
+    ServerError,
+    UsageError,
+)
+from heartloop.types import Completion, Message, Request
+
+__all__ = ["Replica", "ReplicaSet"]
+
+logger = logging.getLogger(__name__)
+
+_FAILURES = (ServerError, ConnectionLost, CallTimeout, BadResponse)
+_TOLERATED = 2
+"""Failures in a row that leave a replica in: single ones are the network's."""
+
+_REMEMBERED = 1024
+_WINDOW_SECONDS = 1.0
+_FIRST_GUESS = 0.005
+"""Seconds a unit of work before anything is known: 200 generated tokens a second."""
+
+_FIRST_TOKENS = 256
+_STALE_SECONDS = 10.0
+
+
+@runtime_checkable
+class _Probed(Protocol):
+    async def probe(self) -> None: ...
+
+
+@runtime_checkable
+class _Measured(Protocol):
+    async def metrics(self) -> VllmMetrics: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """How a replica was when it was asked after.
+
+    Attributes:
+        up: whether calls go there.
+        in_flight: calls of ours that it has not answered.
+        running, waiting: what it said of itself when last polled, others' calls included; None if never.
+        queue_seconds: the estimate that routing goes by.
+        seconds_per_token: one generated token's share of its time.
+        calls, failures: answered, and failed (cancelled ones are neither).
+        error: what took it out, while it is out.
+    """
+
+    name: str
+    up: bool
+    in_flight: int
+    running: int | None
+    waiting: int | None
+    queue_seconds: float
+    seconds_per_token: float
+    calls: int
+    failures: int
+    error: str | None
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    backend: Backend
+    name: str
+    index: int
+    state: ReplicaState = field(default_factory=ReplicaState)
+    in_flight: int = 0
+    units: float = 0.0  # of the calls in flight, as expected
+    calls: int = 0
+    failed: int = 0
+    in_a_row: int = 0
+    error: BackendError | None = None
+    back_at: float = 0.0  # when the next call may try it, for those that can't be probed
+    out_for: float = 0.0
+    tried_at: float = 0.0
+    seen: VllmMetrics | None = None
+    seen_at: float = 0.0
+    others: int = 0  # calls there that are not ours
+    unmeasured: int = 0
+    polled: bool = False
+    prober: asyncio.Task[None] | None = None
+    # Learning how long a unit takes: time with calls in flight against units done in it.
+    seconds_per_unit: float = 0.0
+    since: float = 0.0
+    busy: float = 0.0
+    done: float = 0.0
+
+    def clock_in(self, now: float) -> None:
+        if self.in_flight:
+            self.busy += now - self.since
+        self.since = now
+        if self.busy >= _WINDOW_SECONDS and self.done > 0:
+            sample = self.busy / self.done
+            old = self.seconds_per_unit
+            self.seconds_per_unit = sample if not old else old + 0.3 * (sample - old)
+            self.busy = self.done = 0.0
+
+
+class ReplicaSet:
+    """A backend made of several that serve the same model. Used from one event loop.
+
+    Args:
+        backends: the replicas; all of one name. Those with ``probe()`` are probed while they are out,
+            those with ``metrics()`` polled while they are busy; VllmBackend has both.
+        router: the policy; default :class:`~heartloop.backends.router.PrefixRouter`.
+        poll_seconds: between two looks at the gauges.
+        probe_first, probe_max: seconds between the probes of a replica that is out: they double in between.
+        prompt_per_generated: how many tokens of uncached prompt take as long as one generated token in a
+            full batch (3.4 was measured with vLLM on a CPU).
+        seed: of the router's and the probes' random choices.
+
+    Raises:
+        UsageError: no replica, or replicas of different models.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        router: Router | None = None,
+        poll_seconds: float = 1.0,
+        probe_first: float = 0.25,
+        probe_max: float = 15.0,
+        prompt_per_generated: float = 6.0,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not backends:
+            raise UsageError("a replica set needs at least one backend")
+        names = sorted({backend.name for backend in backends})
+        if len(names) > 1:
+            raise UsageError(f"replicas serve one model, not {len(names)}: {', '.join(names)}")
+        if min(poll_seconds, probe_first, probe_max, prompt_per_generated) <= 0:
+            raise UsageError("poll_seconds, probe_first, probe_max and prompt_per_generated must be positive")
+        self._members = [
+            _Member(backend, _shown(backend, index), index) for index, backend in enumerate(backends)
+        ]
+        self._states = [member.state for member in self._members]
+        self._router: Router = PrefixRouter(len(backends), seed=seed) if router is None else router
+        self._poll_seconds = poll_seconds
+        self._probe_first, self._probe_max = probe_first, probe_max
+        self._prompt_per_generated = prompt_per_generated
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._in_flight = 0
+        self._expected_tokens = 0.0
+        self._chars_per_token = 4.0
+        self._units_a_call = 0.0
+        # By identity, with the request itself so that no other gets its id.
+        self._last: OrderedDict[int, tuple[Request, int]] = OrderedDict()
+        self._poller: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        up = sum(state.up for state in self._states)
+        return f"ReplicaSet({self.name!r}, {up} of {len(self._members)} up)"
+
+    @property
+    def name(self) -> str:
+        return self._members[0].backend.name
+
+    @property
+    def real(self) -> bool:
+        return any(member.backend.real for member in self._members)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        each = [member.backend.max_concurrency for member in self._members]
+        known = [limit for limit in each if limit is not None]
+        return sum(known) if len(known) == len(each) else None
+
+    @property
+    def context_tokens(self) -> int | None:
+        known = [tokens for member in self._members if (tokens := member.backend.context_tokens) is not None]
+        return min(known, default=None)
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The replicas as they are now, in the order in which they were given."""
+        self._look_at_queues()
+        return tuple(
+            Replica(
+                name=m.name,
+                up=m.state.up,
+                in_flight=m.in_flight,
+                running=None if m.seen is None else m.seen.running,
+                waiting=None if m.seen is None else m.seen.waiting,
+                queue_seconds=m.state.queue_seconds,
+                seconds_per_token=self._seconds_per_unit(m),
+                calls=m.calls,
+                failures=m.failed,
+                error=None if m.error is None else str(m.error),
+            )
+            for m in self._members
+        )
+
+    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
+        return self._members[0].backend.prompt_tokens_bound(messages)
+
+    # --- one attempt -------------------------------------------------------------------------------------
+
+    async def complete(self, request: Request) -> Completion:
+        """One attempt at one replica; see :class:`~heartloop.backends.base.Backend`.
+
+        Raises:
+            BackendError: that attempt's.
+            UsageError: closed.
+        """
+        if self._closed:
+            raise UsageError(f"{self!r} is closed")
+        conversation = Conversation.of(request.messages, self._chars_per_token)
+        member = self._choose(request, conversation)
+        cached = self._router.cached_tokens(conversation, member.index)
+        units = self._units(conversation.prompt_tokens - cached, self._expected(request))
+        self._start(member, units)
+        self._router.remember(conversation, member.index)
+        self._note(request, member.index)
+        try:
+            completion = await member.backend.complete(request)
+        except BackendError as error:
+            self._failed(member, error)
+            if not isinstance(error, RetryableError):
+                self._last.pop(id(request), None)
+            raise
+        finally:
+            self._end(member, units)
+        self._last.pop(id(request), None)
+        self._answered(member, conversation, cached, completion)
+        return completion
+
+    def _choose(self, request: Request, conversation: Conversation) -> _Member:
+        now = self._clock()
+        for member in self._members:
+            if not member.state.up and member.prober is None and member.back_at <= now:
+                # It can't be probed: this call finds out, and the next only after as long again.
+                member.back_at = now + member.out_for
+                return member
+        if not any(state.up for state in self._states):
+            member = min(self._members, key=lambda m: m.tried_at)
+            member.tried_at = now
+            return member
+        self._look_at_queues()
+        before = self._last.get(id(request))
+        return self._members[
+            self._router.choose(conversation, self._states, None if before is None else before[1])
+        ]
+
+    def _note(self, request: Request, index: int) -> None:
+        self._last[id(request)] = (request, index)
+        self._last.move_to_end(id(request))
+        # Those in flight are not too many to be kept; the rest are calls that were given up.
+        if len(self._last) > _REMEMBERED + self._in_flight:
+            self._last.popitem(last=False)
+
+    def _start(self, member: _Member, units: float) -> None:
+        member.clock_in(self._clock())
+        member.in_flight += 1
+        member.units += units
+        self._in_flight += 1
+        if self._poller is None and any(isinstance(m.backend, _Measured) for m in self._members):
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    def _end(self, member: _Member, units: float) -> None:
+        member.clock_in(self._clock())
+        member.in_flight -= 1
+        self._in_flight -= 1
+        member.units = member.units - units if member.in_flight else 0.0
+
+    def _answered(
+        self, member: _Member, conversation: Conversation, cached: int, completion: Completion
+    ) -> None:
+        member.calls += 1
+        member.in_a_row = 0
+        if not member.state.up:
+            self._bring_back(member)
+        self._router.remember(
+            conversation.extended([Message("assistant", completion.text)], self._chars_per_token),
+            member.index,
+        )
+        usage = completion.usage
+        if usage is None:
+            return
+        # A server need not say what was cached (vLLM does with --enable-prompt-tokens-details).
+        fresh = usage.prompt_tokens - (usage.cached_tokens or min(cached, usage.prompt_tokens))
+        units = self._units(fresh, usage.completion_tokens)
+        member.done += units
+        self._units_a_call += (units - self._units_a_call) * (0.05 if self._units_a_call else 1.0)
+        gain = 0.05 if self._expected_tokens else 1.0
+        self._expected_tokens += gain * (usage.completion_tokens - self._expected_tokens)
+        if usage.prompt_tokens > 32:
+            actual = self._chars_per_token * conversation.prompt_tokens / usage.prompt_tokens
+            self._chars_per_token += 0.05 * (min(max(actual, 0.5), 8.0) - self._chars_per_token)
+
+    # --- load --------------------------------------------------------------------------------------------
+
+    def _units(self, prompt_tokens: int, completion_tokens: float) -> float:
+        return max(prompt_tokens, 0) / self._prompt_per_generated + completion_tokens
+
+    def _expected(self, request: Request) -> float:
+        return min(self._expected_tokens or _FIRST_TOKENS, request.sampling.max_tokens)
+
+    def _seconds_per_unit(self, member: _Member) -> float:
+        if member.seconds_per_unit:
+            return member.seconds_per_unit
+        known = [m.seconds_per_unit for m in self._members if m.seconds_per_unit]
+        return sum(known) / len(known) if known else _FIRST_GUESS
+
+    def _look_at_queues(self) -> None:
+        now = self._clock()
+        for member in self._members:
+            seconds = self._seconds_per_unit(member)
+            others = member.others if now - member.seen_at < _STALE_SECONDS else 0
+            work = member.units + others * (self._units_a_call or _FIRST_TOKENS)
+            member.state.queue_seconds = work * seconds
+            member.state.seconds_per_prompt_token = seconds / self._prompt_per_generated
+
+    async def _poll(self) -> None:
+        """Look at the gauges while anything is in flight."""
+        try:
+            while self._in_flight:
+                await asyncio.gather(*(self._measure(m) for m in self._members if m.state.up))
+                await asyncio.sleep(self._poll_seconds)
+        finally:
+            self._poller = None
+
+    async def _measure(self, member: _Member) -> None:
+        if not isinstance(member.backend, _Measured) or member.unmeasured > 2:
+            return
+        try:
+            seen = await member.backend.metrics()
+        except (ConnectionFailed, CallTimeout) as error:
+            # A server that hangs answers nobody; one that is only busy does so within seconds.
+            member.unmeasured += isinstance(error, CallTimeout)
+            if member.state.up and (isinstance(error, ConnectionFailed) or member.unmeasured > 2):
+                self._take_out(member, error)
+            return
+        except BackendError:
+            member.unmeasured += 1
+            return
+        member.unmeasured = 0
+        if member.seen is not None and seen.prompt_tokens < member.seen.prompt_tokens:
+            self._router.forget(member.index)  # its counters began anew, and its cache with them
+        if seen.cache_tokens is not None:
+            self._router.set_cache_tokens(member.index, seen.cache_tokens)
+        member.seen, member.seen_at = seen, self._clock()
+        member.others = max(0, seen.running + seen.waiting - member.in_flight)
+
+    # --- health ------------------------------------------------------------------------------------------
+
+    def _failed(self, member: _Member, error: BackendError) -> None:
+        if isinstance(error, ConnectionFailed):
+            member.failed += 1
+            self._take_out(member, error)
+        elif isinstance(error, _FAILURES):
+            member.failed += 1
+            member.in_a_row += 1
+            if member.in_a_row > _TOLERATED:
+                self._take_out(member, error)
+        else:
+            member.in_a_row = 0  # whatever it had against the call, it is there
+
+    def _take_out(self, member: _Member, error: BackendError) -> None:
+        now = self._clock()
+        member.error = error.with_traceback(None)
+        member.tried_at = now
+        if not member.state.up:
+            return
+        member.state.up = False
+        member.out_for = min(self._probe_max, max(self._probe_first, 2 * member.out_for))
+        member.back_at = now + member.out_for
+        self._router.forget(member.index)
+        logger.warning("%s: replica %s is out: %s", self.name, member.name, error)
+        if isinstance(member.backend, _Probed) and not self._closed:
+            member.prober = asyncio.get_running_loop().create_task(self._probe(member, member.backend))
+
+    async def _probe(self, member: _Member, backend: _Probed) -> None:
+        wait = self._probe_first
+        while True:
+            await asyncio.sleep(wait * (0.75 + 0.5 * self._random.random()))
+            try:
+                await backend.probe()
+            except BackendError as error:
+                member.error = error.with_traceback(None)
+                wait = min(2 * wait, self._probe_max)
+            else:
+                member.prober = None
+                self._bring_back(member)
+                return
+
+    def _bring_back(self, member: _Member) -> None:
+        if member.prober is not None:
+            member.prober.cancel()
+            member.prober = None
+        member.state.up = True
+        member.error = None
+        member.in_a_row = member.unmeasured = member.others = 0
+        member.out_for = 0.0
+        logger.warning("%s: replica %s is back", self.name, member.name)
+
+    # --- what the servers know ---------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Let every replica that can learn what it needs to know (see VllmBackend.prepare).
+
+        Raises:
+            BackendError: none of them could; one that can't is taken out.
+        """
+        able = [(m, m.backend.prepare) for m in self._members if hasattr(m.backend, "prepare")]
+        outcomes = await asyncio.gather(*(prepare() for _, prepare in able), return_exceptions=True)
+        errors: list[BaseException] = []
+        for (member, _), outcome in zip(able, outcomes, strict=True):
+            if not isinstance(outcome, BaseException):
+                continue
+            if not isinstance(outcome, RetryableError):
+                raise outcome
+            errors.append(outcome)
+            self._take_out(member, outcome)
+        if errors and len(errors) == len(self._members):
+            raise errors[-1]
+
+    async def metrics(self) -> VllmMetrics:
+        """The sum over the replicas that are up and have ``metrics()``.
+
+        Raises:
+            BackendError: there is none, or one can't be asked.
+        """
+        total = VllmMetrics()
+        for member in self._members:
+            if member.state.up and isinstance(member.backend, _Measured):
+                total = total + await member.backend.metrics()
+        return total
+
+    async def aclose(self) -> None:
+        self._closed = True
+        tasks = [m.prober for m in self._members if m.prober is not None]
+        if self._poller is not None:
+            tasks.append(self._poller)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        closing = (member.backend.aclose() for member in self._members)
+        outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        for outcome in outcomes:  # one that can't be closed is no reason to leave the others open
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+
+def _shown(backend: Backend, index: int) -> str:
+    address = getattr(backend, "address", None)
+    return f"{backend.name}#{index + 1}" if address is None else str(address.shown)
