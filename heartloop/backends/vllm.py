@@ -311,15 +311,8 @@ class VllmBackend:
         from yarl import URL
 
         self._chat = URL(self._url("/v1/chat/completions"))
-        proxy: URL | None = None
-        proxy_auth: aiohttp.BasicAuth | None = None
         parts = urlsplit(self.address.shown)
-        named = getproxies().get(parts.scheme)
-        if named and not proxy_bypass(parts.netloc):
-            proxy = URL(named)
-            if proxy.user:
-                proxy_auth = aiohttp.BasicAuth(proxy.user, proxy.password or "")
-                proxy = proxy.with_user(None)
+        proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
             # The call as a whole is timed in complete().
@@ -329,7 +322,6 @@ class VllmBackend:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             proxy=proxy,
-            proxy_auth=proxy_auth,
         )
 
     async def aclose(self) -> None:
