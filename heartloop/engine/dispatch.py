@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from heartloop.backends.base import Backend
 from heartloop.engine.ledger import Account, Ledger, Reservation, Room, exhausted
 from heartloop.engine.limiter import ConcurrencyLimiter, request_rate
-from heartloop.engine.scheduler import Scheduler, Waiting
+from heartloop.engine.scheduler import Answered, Learning, Scheduler, Waiting
 from heartloop.types import Sampling, Spend
 
 __all__ = ["Lane", "Price"]
@@ -45,6 +45,7 @@ class _Entry:
     accounts: tuple[Account, ...] = field(compare=False)
     held: Reservation | None = field(compare=False)
     granted: asyncio.Future[Reservation] = field(compare=False)
+    about: Waiting = field(compare=False)
     timer: asyncio.TimerHandle | None = field(compare=False, default=None)
 
 
@@ -78,6 +79,8 @@ class Lane:
         self.closed = False
         self._ledger = ledger
         self._scheduler = scheduler
+        self._learning = scheduler if isinstance(scheduler, Learning) else None
+        self._sorted_at = 0
         self.on_change: Callable[[], None] = self.pump
         self._throttle = request_rate(requests_per_minute)
         self._waiting: list[_Entry] = []
@@ -109,10 +112,15 @@ class Lane:
         Raises:
             BudgetExhausted: it can never fit.
         """
-        about = Waiting(about.problem, about.round, about.role, self._arrivals)
+        elapsed = self._ledger.run.elapsed
+        due = [about.deadline]
+        for account in (self._ledger.run, self.account, *accounts):
+            if (left := account.seconds_left) is not None:
+                due.append(elapsed + left)
+        about = replace(about, arrival=self._arrivals, at=elapsed, deadline=min(due))
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         priority = self._scheduler.priority(about)
-        entry = _Entry(priority, self._arrivals, cost, (self.account, *accounts), held, future)
+        entry = _Entry(priority, self._arrivals, cost, (self.account, *accounts), held, future, about)
         self._arrivals += 1
         self._put(entry)
         self.pump()
@@ -139,6 +147,11 @@ class Lane:
         """Give the slot back."""
         self.limiter.release()
         self.on_change()
+
+    def answered(self, role: str, seconds: float) -> None:
+        """Tell a policy that learns how long a call took."""
+        if self._learning is not None:
+            self._learning.observe(Answered(role, seconds))
 
     def pause(self, seconds: float) -> None:
         """Let nothing go for ``seconds`` (a server asked for that)."""
@@ -181,6 +194,8 @@ class Lane:
             if (pause := self.limiter.paused_for()) > 0:
                 self._wake_in(pause)
             return None
+        if self._learning is not None and self._learning.revision != self._sorted_at:
+            self._sort_again(self._learning)
         found = self._next_fresh()
         retry = self._first_retry()
         if retry is None or (found is not None and found < retry):
@@ -188,6 +203,15 @@ class Lane:
         if found is not None:
             self._put(found)
         return heapq.heappop(self._retries)
+
+    def _sort_again(self, learning: Learning) -> None:
+        """Ask for every waiting call's priority anew: the policy has changed its mind."""
+        self._sorted_at = learning.revision
+        elapsed = self._ledger.run.elapsed
+        for queue in (self._waiting, self._retries):
+            for entry in queue:
+                entry.priority = learning.priority(replace(entry.about, at=elapsed))
+            heapq.heapify(queue)
 
     def _next_fresh(self) -> _Entry | None:
         set_aside: list[_Entry] = []

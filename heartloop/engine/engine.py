@@ -8,13 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
-from heartloop.engine.events import AttemptJudged, AttemptMade, LoopEvent, ProblemSolved, ProblemStarted
+from heartloop.engine.events import (
+    AttemptJudged,
+    AttemptMade,
+    LoopEvent,
+    ProblemSolved,
+    ProblemStarted,
+    observation_of,
+)
 from heartloop.engine.gateway import Gateway
 from heartloop.engine.ledger import Account, Ledger
 from heartloop.engine.models import Model
 from heartloop.engine.results import solution_to_result
 from heartloop.engine.retry import RetryPolicy
-from heartloop.engine.scheduler import BreadthFirst, Scheduler
+from heartloop.engine.scheduler import BreadthFirst, Learning, Scheduler
 from heartloop.engine.session import Session
 from heartloop.engine.solving import Arm, Solving
 from heartloop.errors import (
@@ -98,6 +105,7 @@ class Engine:
                 "limit tokens instead"
             )
         policy = scheduler or BreadthFirst()
+        self._learning = policy if isinstance(policy, Learning) else None
         lanes = {
             name: model.lane(name, ledger=self.ledger, scheduler=policy, money=money)
             for name, model in models.items()
@@ -216,5 +224,7 @@ class Engine:
         self._tell(AttemptJudged(solving.arm.name, attempt))
 
     def _tell(self, event: LoopEvent) -> None:
+        if self._learning is not None and (observation := observation_of(event)) is not None:
+            self._learning.observe(observation)
         for observer in self.observers:
             observer(event)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from heartloop.engine.scheduler import Ended, Judged, Made, Observation
 from heartloop.types import Attempt, Solution
 
-__all__ = ["AttemptJudged", "AttemptMade", "LoopEvent", "ProblemSolved", "ProblemStarted"]
+__all__ = ["AttemptJudged", "AttemptMade", "LoopEvent", "ProblemSolved", "ProblemStarted", "observation_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,17 @@ class ProblemSolved:
 
 
 LoopEvent: TypeAlias = ProblemStarted | AttemptMade | AttemptJudged | ProblemSolved
+
+
+def observation_of(event: LoopEvent) -> Observation | None:
+    """What a scheduling policy is told of ``event``."""
+    match event:
+        case AttemptMade(arm, a):
+            return Made(arm, a.problem_id, a.branch, a.round, a.usage.total_tokens, a.answer)
+        case AttemptJudged(arm, a):
+            correct = None if a.verdict is None else a.verdict.correct
+            return Judged(arm, a.problem_id, a.branch, a.round, a.answer, correct)
+        case ProblemSolved(arm, solution):
+            return Ended(arm, solution.problem_id)
+        case _:
+            return None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ class Call:
         fingerprint: of the request.
         lane: name of the model to ask.
         accounts: the ledgers' accounts below the run's that it counts against.
-        round, role: for the scheduler.
+        round, role, deadline: for the scheduler; the deadline in seconds since the run began.
     """
 
     key: EventKey
@@ -66,6 +67,7 @@ class Call:
     accounts: tuple[Account, ...]
     round: int = 1
     role: str = "generator"
+    deadline: float = math.inf
 
 
 class Gateway:
@@ -155,7 +157,7 @@ class _Tries:
 
     async def once(self) -> Completion:
         call, lane, journal = self.call, self.lane, self.gateway.journal
-        about = Waiting(call.key.problem, call.round, call.role, 0)
+        about = Waiting(call.key.problem, call.round, call.role, 0, arm=call.key.arm, deadline=call.deadline)
         held, self.held = self.held, None
         reservation = await lane.admit(self.cost, call.accounts, about, held)
         self.made += 1
@@ -192,6 +194,7 @@ class _Tries:
             lane.release()
             self.gateway.landed()
         lane.reached = True
+        lane.answered(call.role, completion.seconds)
         data: dict[str, Any] = {
             "request": request_to_dict(call.request),
             "completion": completion_to_dict(completion),

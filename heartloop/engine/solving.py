@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,7 @@ class Solving:
         self.arm = arm
         self.problem = problem
         self.visible = problem.without_reference()
+        self.deadline = deadline_of(problem)
         self.account = account
         self.recorded = Recorded(engine.journal.events(arm.name, problem.id))
         self.exhausted: BudgetExhausted | None = None
@@ -161,7 +163,7 @@ class Solving:
         recorded: Recorded,
         accounts: tuple[Account, ...],
     ) -> Completion:
-        call = Call(key, request, mark, self.lane_name(role), accounts, round, role)
+        call = Call(key, request, mark, self.lane_name(role), accounts, round, role, self.deadline)
         try:
             return await self.engine.gateway.complete(call)
         except BudgetExhausted as error:
@@ -280,6 +282,17 @@ class Solving:
         if chosen is not None:
             chosen = replace(chosen, score=verdicts[chosen.answer])
         return replace(solution, attempts=attempts, chosen=chosen, verdict=verdicts[solution.answer])
+
+
+def deadline_of(problem: Problem) -> float:
+    """Seconds since the run began by which ``problem`` is wanted: its metadata's ``deadline_s``, or never.
+
+    What is no number of seconds counts as none given: it only orders calls.
+    """
+    given = problem.metadata.get("deadline_s")
+    if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
+        return float(given)
+    return math.inf
 
 
 def _path(branch: str) -> tuple[tuple[int, str], ...]:

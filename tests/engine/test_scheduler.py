@@ -57,5 +57,5 @@ def test_calls_of_one_round_leave_in_order_of_arrival(
 
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match="breadth_first, depth_first"):
+    with pytest.raises(UnknownName, match="breadth_first, deadline, depth_first"):
         scheduler_from_name("best")
