@@ -157,7 +157,11 @@ def test_equivalent_is_symmetric(pool: Pool) -> None:
 def test_long_answers_against_themselves_and_reordered(pool: Pool) -> None:
     terms = [f"{n}x_{{{n}}}" for n in range(1, 401)]
     elements = [str(n * n) for n in range(2000)]
-    matrix = r"\begin{pmatrix}" + r"\\".join("&".join(str(i * j % 17) for j in range(60)) for i in range(60)) + r"\end{pmatrix}"
+    matrix = (
+        r"\begin{pmatrix}"
+        + r"\\".join("&".join(str(i * j % 17) for j in range(60)) for i in range(60))
+        + r"\end{pmatrix}"
+    )
     other = matrix.replace("&16&", "&15&", 1)
     digits = "7" * 5000
     cases = [
@@ -196,7 +200,9 @@ def test_several_references_are_alternatives(pool: Pool) -> None:
         ("54,108", "54, 108", {"multiple": True}, True),
     ],
 )
-def test_options(prediction: str, reference: str, options: dict[str, object], right: bool, pool: Pool) -> None:
+def test_options(
+    prediction: str, reference: str, options: dict[str, object], right: bool, pool: Pool
+) -> None:
     assert verify(prediction, reference, pool=pool, **options).correct is right  # type: ignore[arg-type]
 
 

@@ -183,6 +183,13 @@ class Arithmetic(Atoms):
                 return Fraction(right[1], denominator)
         return None
 
+    def looks_mixed(self) -> bool:
+        r"""At ``\frac{1}{2}``, ``\frac12`` or "1/2" in plain numerals? Looks ahead, so that nothing is parsed twice."""
+        if self.token == ("c", "frac"):
+            kinds = [self.peek(k)[0 if k in (2, 5) else 1] for k in range(1, 7)]
+            return kinds == ["{", "n", "}", "{", "n", "}"] or self.peek()[0] == "n"
+        return self.token[0] == "n" and self.peek() == ("o", "/") and self.peek(2)[0] == "n"
+
     def starts_factor(self) -> bool:
         kind, text = self.token
         if kind in ("n", "s"):
@@ -228,7 +235,7 @@ class Arithmetic(Atoms):
             inner = self.unary()
             node: Node = ("neg", inner) if text == "-" else inner
             # -2 \frac{1}{2}: the mixed numeral binds first
-            if inner[0] == "num" and isinstance(inner[1], int) and self.starts_factor():
+            if inner[0] == "num" and isinstance(inner[1], int) and self.looks_mixed():
                 saved = self.at
                 right = self.power()
                 mixed = self.mixed(right)

@@ -34,7 +34,7 @@ _WORDY = re.compile(r"[A-Za-z -]{1,60}")
 _LABELLED = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(([A-J])\)(?:\s*\})?(?:[\s~:]|\\[,;: ])*(.*)", re.DOTALL
 )
-_IN_PROCESS = 3000  # characters; longer answers are compared as text here, and parsed in a worker
+_IN_PROCESS = 1200  # characters; longer answers are compared as text here, and parsed in a worker
 _IN_WORKER = 2_000_000
 
 

@@ -17,9 +17,29 @@ from typing import Any, TypeAlias
 
 from .parser import Node
 
-__all__ = ["NotExact", "Surd", "Undefined", "Value", "approximation", "evaluate", "needs_integers", "symbols"]
+__all__ = [
+    "NotExact",
+    "Surd",
+    "Undefined",
+    "Value",
+    "allow_bits",
+    "approximation",
+    "evaluate",
+    "needs_integers",
+    "symbols",
+]
 
-_BITS = 40_000
+_limit = [16_000]
+
+
+def allow_bits(bits: int) -> None:
+    """Let numbers grow to ``bits`` bits: workers, which have a deadline, may take on more than the caller's process."""
+    _limit[0] = bits
+
+
+def _guard(bits: int) -> None:
+    if bits > _limit[0]:
+        raise NotExact
 
 
 class NotExact(Exception):
@@ -48,6 +68,10 @@ class Surd:
 Value: TypeAlias = int | Fraction | Surd
 
 
+def _size(value: int | Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
+
+
 def _surd(terms: dict[int, Fraction]) -> Value:
     terms = {key: value for key, value in terms.items() if value}
     if not terms:
@@ -71,6 +95,8 @@ def _terms(value: Value) -> dict[int, Fraction]:
 
 def add(a: Value, b: Value) -> Value:
     if not isinstance(a, Surd) and not isinstance(b, Surd):
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            _guard(a.denominator.bit_length() + b.denominator.bit_length())
         return _rational(a + b)
     terms = dict(_terms(a))
     for key, value in _terms(b).items():
@@ -81,9 +107,11 @@ def add(a: Value, b: Value) -> Value:
 def mul(a: Value, b: Value) -> Value:
     if not isinstance(a, Surd) and not isinstance(b, Surd):
         if isinstance(a, int) and isinstance(b, int):
-            if a.bit_length() + b.bit_length() > _BITS:
-                raise NotExact
+            if -64 < a < 64 or -64 < b < 64:  # a sign or a small factor never makes it too large
+                return a * b
+            _guard(a.bit_length() + b.bit_length())
             return a * b
+        _guard(_size(a) + _size(b))
         return _rational(a * b)
     terms: dict[int, Fraction] = {}
     for p, x in _terms(a).items():
@@ -196,8 +224,7 @@ def power(a: Value, b: Value) -> Value:
     if a in (0, 1, -1):
         return (1 if b == 0 else 0) if a == 0 else (1 if a == 1 or b % 2 == 0 else -1)
     size = max(abs(a.numerator).bit_length(), a.denominator.bit_length())
-    if size * b > _BITS:
-        raise NotExact
+    _guard(size * b)
     return _rational(a**b)
 
 

@@ -104,6 +104,16 @@ class Numerics:
         ]
         return positive + mixed
 
+    def _nothing_lost(self, a: Node, b: Node, env: Mapping[str, Any]) -> bool:
+        """Equal to many digits: also with enough digits to see the smallest term beside the largest?"""
+        digits = 0 if not _span else int((max(_span) - min(_span)) * 0.302) + 60
+        if digits <= _HIGH * 3 // 4:
+            return True
+        if digits > 30_000:
+            raise OutOfReach("terms too far apart in size")
+        with mp.workdps(digits + 60):
+            return _near(_value(a, env), _value(b, env), (digits + 60) * 4 // 3 - 80)
+
     def _equal_at(self, a: Node, b: Node, env: Mapping[str, Any]) -> bool:
         try:
             with mp.workdps(_LOW):
@@ -113,9 +123,10 @@ class Numerics:
                 if abs(x - y) > larger * mpf(10) ** -12 and larger > mpf(10) ** -30:
                     return False
             with mp.workdps(_HIGH):
+                _span.clear()
                 x2, y2 = _value(a, env), _value(b, env)
                 if _near(x2, y2, _HIGH):
-                    return True
+                    return self._nothing_lost(a, b, env)
                 noise = mpf(10) ** -(_HIGH * 2 // 3)
                 if abs(x2) < noise and abs(y2) < noise:
                     # zero on both sides shrinks as the precision grows; a tiny number does not
@@ -130,6 +141,10 @@ class Numerics:
                 return False
         except (Undefined, ZeroDivisionError):
             return False
+
+
+# binary magnitudes of the terms of sums in the evaluation under way: how much a sum may have swallowed
+_span: list[int] = []
 
 
 def _same_logarithm(a: Node, b: Node) -> bool:
@@ -344,7 +359,9 @@ def _value(node: Node, env: Mapping[str, Any]) -> Any:
             return mpc(0, 1)
         raise Unsupported("infinity in a sum")
     if op == "add":
-        return mpmath.fsum([_value(part, env) for part in node[1]])
+        terms = [_value(part, env) for part in node[1]]
+        _span.extend(int(mpmath.mag(term)) for term in terms if term != 0)
+        return mpmath.fsum(terms)
     if op == "neg":
         return -_value(node[1], env)
     if op == "mul":

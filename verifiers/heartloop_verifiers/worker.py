@@ -41,7 +41,9 @@ def main(memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     sys.set_int_max_str_digits(0)  # the deadline bounds the work instead
     sys.setrecursionlimit(5000)
-    from heartloop_verifiers import engine
+    from heartloop_verifiers import engine, exact
+
+    exact.allow_bits(4_000_000)
 
     def say(message: dict[str, Any]) -> None:
         writer.write(orjson.dumps(message) + b"\n")
