@@ -163,12 +163,20 @@ class ServerProcess:
         self.kill()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0, pause: float = 0.01) -> None:
-    """Poll until ``condition`` holds."""
+def wait_for(
+    condition: Callable[[], bool], working: subprocess.Popen[bytes] | None = None, seconds: float = 20.0
+) -> None:
+    """Poll until ``condition`` holds, which ``working`` must not end before. It is killed if it does not come."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(pause)
+        if working is not None and working.poll() is not None:
+            raise AssertionError(f"ended early: {finish(working)}")
+        if time.monotonic() > end:
+            if working is not None:
+                working.kill()
+                raise AssertionError(f"waited in vain; killed: {finish(working)}")
+            raise AssertionError("waited in vain")
+        time.sleep(0.005)
 
 
 def interrupt(started: subprocess.Popen[bytes], numbers: Sequence[int] = (signal.SIGINT,)) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
     def opened_to_die(path: Any, **options: Any) -> SqliteJournal:
         return opened(path, on_commit=on_commit, **options)
 
-    SqliteJournal.open = opened_to_die  # type: ignore[method-assign, assignment]
+    SqliteJournal.open = opened_to_die  # type: ignore[method-assign]
     cli.main()
 
 

@@ -53,7 +53,7 @@ def killed_in_flight(server: ServerProcess, calls: int, seconds: float, *args: s
     """The command, killed from outside after that many further calls and so many seconds."""
     goal = server.arrived() + calls
     started = process(*args)
-    wait_for(lambda: server.arrived() >= goal or started.poll() is not None, pause=0.003)
+    wait_for(lambda: server.arrived() >= goal, started)
     time.sleep(seconds)
     started.kill()
     return finish(started)
@@ -127,7 +127,7 @@ def test_a_killed_server_that_comes_back_costs_no_problem(tmp_path: Path) -> Non
             *("run", "--data", data, "--model", "test-model", "--base-url", server.base_url),
             *("--max-rounds", "3", "--concurrency", "8", "--out", tmp_path / "run", "--json"),
         )
-        wait_for(lambda: server.arrived() >= 50 or started.poll() is not None)
+        wait_for(lambda: server.arrived() >= 50, started)
         server.kill()
         time.sleep(0.5)
         server.start()
