@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 
-from heartloop_verifiers import Pool, equivalent, extract_answer, verify
-from heartloop_verifiers.clean import clean
-from heartloop_verifiers.lexer import ParseError
-from heartloop_verifiers.parser import parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heartloop.answers import extract_choice
+from heartloop_verifiers import Pool, equivalent, extract_answer, verify
+from heartloop_verifiers.clean import clean
+from heartloop_verifiers.lexer import ParseError
+from heartloop_verifiers.parser import parse
 
 _PIECES = [
-    "\\frac", "\\sqrt", "{", "}", "(", ")", "[", "]", "\\{", "\\}", "^", "_", "|", ",", ";", "=", "<", "\\le", "+", "-", "*", "/",
-    "\\pm", "\\cdot", "!", "%", "^\\circ", "x", "n", "\\pi", "e", "i", "1", "2", "10", "0.5", "1,000", "\\infty", "\\cup", "\\in",
-    "\\log", "_{2}", "\\sin", "\\lfloor", "\\rfloor", "\\binom", "\\text{ or }", "and", "or", "km", "three", "none", "\\begin{pmatrix}",
-    "\\end{pmatrix}", "&", "\\\\", "\\left", "\\right", "\\boxed{", "$", "√", "²", "π", "½", "°", "\\mod", "\\approx", "The answer is ",
+    "\\frac", "\\sqrt", "{", "}", "(", ")", "[", "]", "\\{", "\\}", "^", "_", "|", ",", ";", "=", "<",
+    "\\le", "+", "-", "*", "/",
+    "\\pm", "\\cdot", "!", "%", "^\\circ", "x", "n", "\\pi", "e", "i", "1", "2", "10", "0.5", "1,000",
+    "\\infty", "\\cup", "\\in",
+    "\\log", "_{2}", "\\sin", "\\lfloor", "\\rfloor", "\\binom", "\\text{ or }", "and", "or", "km", "three",
+    "none", "\\begin{pmatrix}",
+    "\\end{pmatrix}", "&", "\\\\", "\\left", "\\right", "\\boxed{", "$", "√", "²", "π", "½", "°", "\\mod",
+    "\\approx", "The answer is ",
     "<think>", "</think>", "####", " ", ".", "\n", "\\overline{3}", "f(x)", "'", "\\sum", "C(", "\\dots",
 ]  # fmt: skip
 _texts = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(_PIECES), max_size=14).map("".join))
 _quick = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

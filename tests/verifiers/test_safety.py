@@ -1,4 +1,5 @@
-"""No input hangs, kills or takes over the caller: deadlines, memory, threads, event loops, signals, a killed parent."""
+"""No input hangs, kills or takes over the caller: deadlines, memory, threads, event loops, signals, a
+killed parent."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import threading
 import time
 
 import pytest
-from heartloop_verifiers import Pool, averify, averify_many, verify, verify_many
 
 from heartloop.errors import UnknownName, UsageError
+from heartloop_verifiers import Pool, averify, averify_many, verify, verify_many
 
 
 def _alive(pid: int) -> bool:

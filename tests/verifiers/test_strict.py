@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from heartloop_verifiers import Pool, equivalent, verify, verify_many
 
 _SAME = r"""

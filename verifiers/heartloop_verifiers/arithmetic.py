@@ -184,7 +184,8 @@ class Arithmetic(Atoms):
         return None
 
     def looks_mixed(self) -> bool:
-        r"""At ``\frac{1}{2}``, ``\frac12`` or "1/2" in plain numerals? Looks ahead, so that nothing is parsed twice."""
+        r"""At ``\frac{1}{2}``, ``\frac12`` or "1/2" in plain numerals? Looks ahead, so that nothing is
+        parsed twice."""
         if self.token == ("c", "frac"):
             kinds = [self.peek(k)[0 if k in (2, 5) else 1] for k in range(1, 7)]
             return kinds == ["{", "n", "}", "{", "n", "}"] or self.peek()[0] == "n"

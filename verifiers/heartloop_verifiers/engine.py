@@ -200,10 +200,14 @@ def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
         whole != task.answer and shorttext.same_words(clean(whole), target)
     ):
         return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
-    if options.extract and len(whole) < 500 and squeeze(clean(whole)) == right:
+    said = squeeze(clean(whole[-2000:])) if options.extract and len(target) < 1000 else ""
+    # a worded answer ("f(x) = ax + b, where ...") is more than the formula that extraction finds in it
+    if said and (said == right or (len(right) >= 20 and said.endswith(right))):
         return Verdict(True, "text", prediction=_shown(left), reference=_shown(right))
     if not (_formal(answer) or _formal(target)) or _wordy(answer) or _wordy(target):
         return Verdict(False, "text", "different words", prediction=_shown(left), reference=_shown(right))
+    if not (_for_grammar(answer) or _for_grammar(target)):
+        return _unread(answer, target, left, right)
     if numeric is None:
         raise NeedsWorker
     return _by_sympy(answer, target, left, right)
@@ -296,6 +300,23 @@ def _with_unit(node: Node, options: Options) -> Node:
 def _formal(text: str) -> bool:
     """Does it look like mathematics that a bigger parser may know?"""
     return "\\" in text or any(c in text for c in "^=+*/_<>()[]")
+
+
+def _for_grammar(text: str) -> bool:
+    """Has it commands that the bigger grammar may know, and brackets that it survives?"""
+    return "\\" in text and max(text.count(b) for b in "([{") <= 60
+
+
+def _unread(answer: str, target: str, left: str, right: str) -> Verdict:
+    """Neither text nor parser finds them equal; whose fault is it?"""
+    try:
+        parse(target)
+    except ParseError as error:
+        reason = f"the reference does not parse: {error}"
+        return Verdict(None, "none", reason, prediction=_shown(left), reference=_shown(right))
+    return Verdict(
+        False, "text", "the prediction does not parse", prediction=_shown(left), reference=_shown(right)
+    )
 
 
 def _wordy(text: str) -> bool:

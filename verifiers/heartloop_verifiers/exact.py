@@ -33,7 +33,8 @@ _limit = [16_000]
 
 
 def allow_bits(bits: int) -> None:
-    """Let numbers grow to ``bits`` bits: workers, which have a deadline, may take on more than the caller's process."""
+    """Let numbers grow to ``bits`` bits: workers, which have a deadline, may take on more than the caller's
+    process."""
     _limit[0] = bits
 
 
