@@ -47,3 +47,6 @@ test-real: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m heartloop_benchmarks.perf.engine

@@ -16,7 +16,7 @@ from heartloop.journal.check import check_file, check_path, connect, warn_if_net
 from heartloop.journal.codec import dumps, encode_problem
 from heartloop.journal.lock import WriterLock
 from heartloop.journal.queries import JournalQueries
-from heartloop.journal.records import Record
+from heartloop.journal.records import Event, Record, Result
 from heartloop.journal.schema import SCHEMA_VERSION, create_schema, migrate
 from heartloop.journal.writer import Writer
 from heartloop.types import Problem
@@ -49,6 +49,12 @@ class SqliteJournal(JournalQueries):
             now = time.time()
             started = writing.execute("INSERT INTO sessions (started, last_seen) VALUES (?, ?)", (now, now))
             self._session = int(started.lastrowid or 0)
+            # A new run asks for each problem before it begins; nothing need be looked up for that.
+            self._began_empty = not any(
+                writing.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]
+                for table in ("events", "results")
+            )
+            self._touched: set[int] = set()
             reading = connect(path, "mode=rw")
             reading.execute("PRAGMA query_only = 1")
         except BaseException:
@@ -165,13 +171,36 @@ class SqliteJournal(JournalQueries):
 
     async def write(self, *records: Record) -> None:
         """See :meth:`heartloop.journal.base.Journal.write`."""
+        self._touch(records)
         future = self._writer.submit(records, asyncio.get_running_loop())
         assert future is not None
         await future
 
     def post(self, *records: Record) -> None:
         """See :meth:`heartloop.journal.base.Journal.post`."""
+        self._touch(records)
         self._writer.submit(records, None)
+
+    def events(self, arm: str, problem: str) -> list[Event]:
+        """See :meth:`heartloop.journal.base.Journal.events`."""
+        if self._began_empty and hash((arm, problem)) not in self._touched:
+            return []
+        return super().events(arm, problem)
+
+    def result(self, arm: str, problem: str) -> Result | None:
+        """See :meth:`heartloop.journal.base.Journal.result`."""
+        if self._began_empty and hash((arm, problem)) not in self._touched:
+            return None
+        return super().result(arm, problem)
+
+    def _touch(self, records: Iterable[Record]) -> None:
+        if not self._began_empty:
+            return
+        for record in records:
+            if isinstance(record, Event):
+                self._touched.add(hash((record.key.arm, record.key.problem)))
+            elif isinstance(record, Result):
+                self._touched.add(hash((record.arm, record.problem)))
 
     def next_reservation_id(self) -> int:
         """The first free reservation id when the journal was opened; the caller counts on from there."""

@@ -1,0 +1,95 @@
+"""What the engine costs: CPU per call and throughput, as ratios to plain aiohttp in the same run.
+
+``python -m heartloop_benchmarks.perf.engine [--calls 5000] [--repeats 3] [--server "COMMAND"]``
+
+Each client runs in a process of its own against one server, in turn, ``--repeats`` times; medians are shown. The
+server is the small one beside this file, or any command that prints ``READY <port>``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import orjson
+
+from heartloop_benchmarks.perf.engine_client import KINDS
+
+Figures = dict[str, list[dict[str, float]]]
+
+
+@contextmanager
+def server(command: str) -> Iterator[str]:
+    """Run a server; gives its base URL."""
+    with subprocess.Popen(
+        shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            ready = process.stdout.readline().split()
+            if ready[:1] != ["READY"]:
+                raise SystemExit(f"the server did not start: {command}")
+            yield f"http://127.0.0.1:{ready[1]}/v1"
+        finally:
+            process.terminate()
+
+
+def measure(kind: str, base_url: str, calls: int, connections: int, active: int) -> dict[str, float]:
+    """One client, one run."""
+    command = [sys.executable, "-m", "heartloop_benchmarks.perf.engine_client", kind, "--base-url", base_url]
+    command += ["--calls", str(calls), "--connections", str(connections), "--active", str(active)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
+    figures: dict[str, float] = orjson.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--calls", type=int, default=5_000)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument(
+        "--active", type=int, default=0, help="problems in flight; default: twice the connections"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--latency-ms", type=float, default=50.0)
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--server", default="", help="a command that prints READY <port>")
+    given = parser.parse_args()
+    kinds = given.kinds.split(",")
+    own = f"{sys.executable} -m heartloop_benchmarks.perf.server --latency-ms {given.latency_ms} --slots 64"
+    figures: Figures = {kind: [] for kind in kinds}
+    with server(given.server or own) as url:
+        for _ in range(given.repeats):
+            for kind in kinds:
+                figures[kind].append(measure(kind, url, given.calls, given.connections, given.active))
+    _print(figures, given.connections)
+
+
+def _print(figures: Figures, connections: int) -> None:
+    def middle(kind: str, name: str) -> float:
+        return median(run[name] for run in figures[kind])
+
+    reference = "aiohttp" if "aiohttp" in figures else next(iter(figures))
+    print(
+        f"{connections} connections; CPU per call in ms, and as a multiple of {reference}'s in the same run"
+    )
+    print(f"{'client':16}{'CPU ms':>9}{'times':>8}{'calls/s':>10}{'of reference':>14}")
+    for kind in figures:
+        cpu, rate = middle(kind, "cpu_ms_per_call"), middle(kind, "calls_per_second")
+        times = cpu / middle(reference, "cpu_ms_per_call")
+        share = rate / middle(reference, "calls_per_second")
+        print(f"{kind:16}{cpu:9.3f}{times:8.2f}{rate:10.0f}{share:14.3f}")
+    for backend in ("openai", "vllm"):
+        if {backend, f"engine-{backend}"} <= set(figures):
+            added = middle(f"engine-{backend}", "cpu_ms_per_call") - middle(backend, "cpu_ms_per_call")
+            times = added / middle(reference, "cpu_ms_per_call")
+            print(f"the engine adds {added:.3f} ms to bare {backend}: {times:.2f} times {reference}")
+
+
+if __name__ == "__main__":
+    main()
