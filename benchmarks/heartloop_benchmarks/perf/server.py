@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server for load: ``python -m heartloop_benchmarks.perf.server --latency-ms 50``.
+"""A small OpenAI-compatible server for load: ``python -m heartloop_benchmarks.perf.server``.
 
 Raw asyncio protocol, a fixed answer, so that the client is what is measured. Prints ``READY <port>``.
 Loopback only; ends with its parent (when standard input closes) or after ``--max-seconds``.
