@@ -572,7 +572,7 @@ def main() -> None:
     """Entry point of the command ``heartloop``."""
     _add_commands()
     try:
-        app()
+        app(prog_name="heartloop")
     except UsageError as error:
         _complain(error)
         sys.exit(USAGE)

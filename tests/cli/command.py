@@ -166,7 +166,7 @@ class ServerProcess:
 def wait_for(
     condition: Callable[[], bool], working: subprocess.Popen[bytes] | None = None, seconds: float = 20.0
 ) -> None:
-    """Poll until ``condition`` holds, which ``working`` must not end before. It is killed if it does not come."""
+    """Poll until ``condition`` holds. ``working`` must not end before; it is killed where it never comes."""
     end = time.monotonic() + seconds
     while not condition():
         if working is not None and working.poll() is not None:

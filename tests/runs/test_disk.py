@@ -59,7 +59,7 @@ def test_a_small_file_system_fills_up(tmp_path: Path, server: FaultServer) -> No
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40M", "tmpfs", small], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    call = ["run", "--data", data, "--base-url", server.base_url, *CALL, "--out"]
+    call: list[str | Path] = ["run", "--data", data, "--base-url", server.base_url, *CALL, "--out"]
     try:
         ballast = small / "ballast"
         ballast.write_bytes(b"x" * (40 * 2**20 - 300_000))
@@ -85,7 +85,7 @@ def test_a_small_file_system_fills_up(tmp_path: Path, server: FaultServer) -> No
 
 def test_an_out_that_is_a_run_or_a_file_is_refused(tmp_path: Path, server: FaultServer) -> None:
     data = sums(tmp_path / "data.jsonl", 3)
-    call = ["run", "--data", data, "--base-url", server.base_url, *CALL, "--out"]
+    call: list[str | Path] = ["run", "--data", data, "--base-url", server.base_url, *CALL, "--out"]
     out = tmp_path / "run"
     assert heartloop(*call, out).code == 0
     before, sent = (out / "journal.sqlite").read_bytes(), len(server.calls)
