@@ -255,7 +255,7 @@ def run(
     requests_per_minute: Rpm = None,
     timeout: Timeout = 600.0,
     retries: Retries = 5,
-    scheduler: Annotated[str, typer.Option(help="breadth_first or depth_first.")] = "breadth_first",
+    scheduler: Annotated[str, typer.Option(help="breadth_first, depth_first, deadline or adaptive.")] = "breadth_first",
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
     budget_seconds: BudgetSeconds = None,
@@ -339,7 +339,6 @@ def run(
 def resume(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
     max_rounds: Annotated[int | None, typer.Option(min=1, help="More rounds.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="More branches.")] = None,
     data: Annotated[Path | None, typer.Option(help="Further problems, as JSON lines with other ids.")] = None,
     id_field: Annotated[str, typer.Option(help="Field with the id.")] = "id",
     question_field: Annotated[str, typer.Option(help="Field with the question.")] = "question",
@@ -377,7 +376,7 @@ def resume(
     with Run.open(folder) as opened:
         config = changed(
             opened.config,
-            arms={"max_rounds": max_rounds, "width": width},
+            arms={"max_rounds": max_rounds},
             models={
                 "base_url": base_url,
                 "api_key_env": api_key_env,
@@ -437,6 +436,38 @@ def show(
             return
         show_problems(journal, config, _console())
         show_summary(summary, _console())
+
+
+@app.command()
+def plan(
+    folder: Annotated[Path, typer.Argument(help="Folder of a pilot run: some problems of the kind to come.")],
+    budget_tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="A budget in tokens; several may be given.")
+    ] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Problems of the run to come.")] = None,
+    scheduler: Annotated[list[str] | None, typer.Option(help="Scheduler; several may be given.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Arm of the pilot, where it has several.")] = None,
+    draws: Annotated[int | None, typer.Option(min=20, help="Simulated runs. Default: 200 or 100.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """What accuracy to expect at what budget, under each scheduler, judging by a pilot run."""
+    from heartloop.runs.plan import plan as make_plan
+    from heartloop.runs.plan import plan_table
+
+    made = make_plan(
+        folder,
+        budgets=budget_tokens or (),
+        arm=arm,
+        problems=problems,
+        schedulers=scheduler or (),
+        draws=draws,
+        seed=seed,
+    )
+    if json:
+        _print_json(made.to_dict())
+        return
+    _console().print(plan_table(made))
 
 
 @app.command()

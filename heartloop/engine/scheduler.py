@@ -31,11 +31,15 @@ __all__ = [
     "Observation",
     "Scheduler",
     "Waiting",
+    "active_problems",
     "scheduler_from_name",
 ]
 
 HEADSTART = 1_000.0
 """How many later arrivals one round of precedence (or one second of a deadline) is worth."""
+
+WIDE = 4_000
+"""Problems side by side under ``adaptive``; some kilobytes of memory each, and their texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,15 @@ SCHEDULERS: Mapping[str, Callable[[], Scheduler]] = {
     "deadline": Deadline,
     "depth_first": DepthFirst,
 }
+
+
+def active_problems(name: str, concurrency: int) -> int:
+    """How many problems a run under the policy of that name should have in work at once.
+
+    Twice the calls it can have in flight keep a backend busy. A policy that chooses among problems needs to
+    have met them, so ``adaptive`` begins up to :data:`WIDE` before it goes deep into any.
+    """
+    return max(2 * concurrency, WIDE if name == "adaptive" else 0)
 
 
 def scheduler_from_name(name: str) -> Scheduler:

@@ -129,7 +129,8 @@ class RunConfig:
         arms: columns of the comparison.
         budget, problem_budget: limits of the run and of each problem of each arm.
         share_first: first attempts that arms make alike are made once.
-        active: most problems in work at once; None: twice the generator's concurrency.
+        active: most problems in work at once; None: as many as the scheduler wants
+            (:func:`heartloop.engine.scheduler.active_problems`).
         data: where the problems came from, for a person to read.
     """
 

@@ -20,7 +20,7 @@ from heartloop.engine.engine import Engine
 from heartloop.engine.events import LoopEvent, ProblemSolved
 from heartloop.engine.results import outcome_of
 from heartloop.engine.retry import RetryPolicy
-from heartloop.engine.scheduler import scheduler_from_name
+from heartloop.engine.scheduler import active_problems, scheduler_from_name
 from heartloop.engine.solving import Arm
 from heartloop.errors import JournalError, UsageError
 from heartloop.journal.sqlite import SqliteJournal
@@ -146,19 +146,17 @@ class Run:
         """Go on with other settings, and with further problems.
 
         Raises:
-            UsageError: fewer rounds or less width than before, another seed, other prompts, ...
+            UsageError: fewer rounds than before, another strategy, seed, other prompts, ...
         """
         for old, new in zip(self.config.arms, config.arms, strict=True):
-            if new.max_rounds < old.max_rounds or new.width < old.width:
+            if new.max_rounds < old.max_rounds:
                 raise UsageError(
-                    f"a run's rounds and width can be raised on resume, not lowered (this one has "
-                    f"{old.max_rounds} rounds, width {old.width})"
+                    f"a run's rounds can be raised on resume, not lowered; this one has {old.max_rounds}"
                 )
-            if new.width > old.width and old.strategy == "heart":
-                # Branches share the deck's phrases, so other branches would be asked something else.
-                raise UsageError("which cues HEART gives depends on its width; a wider loop is a new run")
-            if (new.name, new.strategy, new.judge) != (old.name, old.strategy, old.judge):
-                raise UsageError("a run's strategy and judge can't be changed; start a new run")
+            # Nor the width: branches share the deck's phrases, and rounds are made of branches, so a wider
+            # loop asks something else from its second round on.
+            if replace(new, max_rounds=old.max_rounds) != old:
+                raise UsageError("of a run's strategy only the rounds can be changed; start a new run")
         if (config.seed, config.prompts) != (self.config.seed, self.config.prompts):
             raise UsageError("a run's seed and prompts can't be changed; start a new run")
         config.check()
@@ -195,7 +193,8 @@ class Run:
         if on_event is not None:
             engine.observers.append(on_event)
         self.live = Live(total=self.journal.count_problems() * len(arms))
-        active = config.active or 2 * engine.gateway.lane("generator").limiter.limit
+        concurrency = engine.gateway.lane("generator").limiter.limit
+        active = config.active or min(active_problems(config.scheduler, concurrency), max(1, self.live.total))
         pending = self._pending(arms, engine)
         failure: list[BaseException] = []
 
