@@ -9,9 +9,9 @@ broken connections, timeouts, malformed answers) as well. Then it is probed, at 
 comes back when it answers. With none up, calls are tried on whichever was left alone longest, so the error
 that comes out is real, and so is the moment when it goes away.
 
-Load. The queue of a replica is counted in seconds: the work in flight there times the seconds that a unit
-of work has been taking. A unit is one generated token, or ``prompt_per_generated`` tokens of uncached
-prompt. Work that others sent is seen in vLLM's gauges, polled while there is something in flight.
+Load. The queue of a replica is the work in flight there, in tokens as :mod:`heartloop.backends.router` counts
+them, with the answers' length as it has been lately. Calls that others sent are seen in vLLM's gauges,
+polled while there is something in flight, and taken to be like ours.
 """
 
 from __future__ import annotations
@@ -49,10 +49,6 @@ _TOLERATED = 2
 """Failures in a row that leave a replica in: single ones are the network's."""
 
 _REMEMBERED = 1024
-_WINDOW_SECONDS = 1.0
-_FIRST_GUESS = 0.005
-"""Seconds a unit of work before anything is known: 200 generated tokens a second."""
-
 _FIRST_TOKENS = 256
 _STALE_SECONDS = 10.0
 
@@ -75,8 +71,7 @@ class Replica:
         up: whether calls go there.
         in_flight: calls of ours that it has not answered.
         running, waiting: what it said of itself when last polled, others' calls included; None if never.
-        queue_seconds: the estimate that routing goes by.
-        seconds_per_token: one generated token's share of its time.
+        queue: the estimate that routing goes by, in generated tokens' worth of work.
         calls, failures: answered, and failed (cancelled ones are neither).
         error: what took it out, while it is out.
     """
@@ -86,8 +81,7 @@ class Replica:
     in_flight: int
     running: int | None
     waiting: int | None
-    queue_seconds: float
-    seconds_per_token: float
+    queue: float
     calls: int
     failures: int
     error: str | None
@@ -99,8 +93,8 @@ class _Member:
     name: str
     index: int
     state: ReplicaState = field(default_factory=ReplicaState)
-    in_flight: int = 0
     units: float = 0.0  # of the calls in flight, as expected
+    started: int = 0
     calls: int = 0
     failed: int = 0
     in_a_row: int = 0
@@ -114,21 +108,6 @@ class _Member:
     unmeasured: int = 0
     polled: bool = False
     prober: asyncio.Task[None] | None = None
-    # Learning how long a unit takes: time with calls in flight against units done in it.
-    seconds_per_unit: float = 0.0
-    since: float = 0.0
-    busy: float = 0.0
-    done: float = 0.0
-
-    def clock_in(self, now: float) -> None:
-        if self.in_flight:
-            self.busy += now - self.since
-        self.since = now
-        if self.busy >= _WINDOW_SECONDS and self.done > 0:
-            sample = self.busy / self.done
-            old = self.seconds_per_unit
-            self.seconds_per_unit = sample if not old else old + 0.3 * (sample - old)
-            self.busy = self.done = 0.0
 
 
 class ReplicaSet:
@@ -140,8 +119,6 @@ class ReplicaSet:
         router: the policy; default :class:`~heartloop.backends.router.PrefixRouter`.
         poll_seconds: between two looks at the gauges.
         probe_first, probe_max: seconds between the probes of a replica that is out: they double in between.
-        prompt_per_generated: how many tokens of uncached prompt take as long as one generated token in a
-            full batch (3.4 was measured with vLLM on a CPU).
         seed: of the router's and the probes' random choices.
 
     Raises:
@@ -156,7 +133,6 @@ class ReplicaSet:
         poll_seconds: float = 1.0,
         probe_first: float = 0.25,
         probe_max: float = 15.0,
-        prompt_per_generated: float = 6.0,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -165,8 +141,8 @@ class ReplicaSet:
         names = sorted({backend.name for backend in backends})
         if len(names) > 1:
             raise UsageError(f"replicas serve one model, not {len(names)}: {', '.join(names)}")
-        if min(poll_seconds, probe_first, probe_max, prompt_per_generated) <= 0:
-            raise UsageError("poll_seconds, probe_first, probe_max and prompt_per_generated must be positive")
+        if min(poll_seconds, probe_first, probe_max) <= 0:
+            raise UsageError("poll_seconds, probe_first and probe_max must be positive")
         self._members = [
             _Member(backend, _shown(backend, index), index) for index, backend in enumerate(backends)
         ]
@@ -174,7 +150,6 @@ class ReplicaSet:
         self._router: Router = PrefixRouter(len(backends), seed=seed) if router is None else router
         self._poll_seconds = poll_seconds
         self._probe_first, self._probe_max = probe_first, probe_max
-        self._prompt_per_generated = prompt_per_generated
         self._random = random.Random(seed)
         self._clock = clock
         self._in_flight = 0
@@ -217,11 +192,10 @@ class ReplicaSet:
             Replica(
                 name=m.name,
                 up=m.state.up,
-                in_flight=m.in_flight,
+                in_flight=m.state.in_flight,
                 running=None if m.seen is None else m.seen.running,
                 waiting=None if m.seen is None else m.seen.waiting,
-                queue_seconds=m.state.queue_seconds,
-                seconds_per_token=self._seconds_per_unit(m),
+                queue=m.state.queue,
                 calls=m.calls,
                 failures=m.failed,
                 error=None if m.error is None else str(m.error),
@@ -276,9 +250,13 @@ class ReplicaSet:
             return member
         self._look_at_queues()
         before = self._last.get(id(request))
-        return self._members[
-            self._router.choose(conversation, self._states, None if before is None else before[1])
-        ]
+        index = self._router.choose(
+            conversation,
+            self._states,
+            work=self._expected(request),
+            avoid=None if before is None else before[1],
+        )
+        return self._members[index]
 
     def _note(self, request: Request, index: int) -> None:
         self._last[id(request)] = (request, index)
@@ -288,18 +266,17 @@ class ReplicaSet:
             self._last.popitem(last=False)
 
     def _start(self, member: _Member, units: float) -> None:
-        member.clock_in(self._clock())
-        member.in_flight += 1
+        member.state.in_flight += 1
+        member.started += 1
         member.units += units
         self._in_flight += 1
         if self._poller is None and any(isinstance(m.backend, _Measured) for m in self._members):
             self._poller = asyncio.get_running_loop().create_task(self._poll())
 
     def _end(self, member: _Member, units: float) -> None:
-        member.clock_in(self._clock())
-        member.in_flight -= 1
+        member.state.in_flight -= 1
         self._in_flight -= 1
-        member.units = member.units - units if member.in_flight else 0.0
+        member.units = member.units - units if member.state.in_flight else 0.0
 
     def _answered(
         self, member: _Member, conversation: Conversation, cached: int, completion: Completion
@@ -318,7 +295,6 @@ class ReplicaSet:
         # A server need not say what was cached (vLLM does with --enable-prompt-tokens-details).
         fresh = usage.prompt_tokens - (usage.cached_tokens or min(cached, usage.prompt_tokens))
         units = self._units(fresh, usage.completion_tokens)
-        member.done += units
         self._units_a_call += (units - self._units_a_call) * (0.05 if self._units_a_call else 1.0)
         gain = 0.05 if self._expected_tokens else 1.0
         self._expected_tokens += gain * (usage.completion_tokens - self._expected_tokens)
@@ -329,25 +305,16 @@ class ReplicaSet:
     # --- load --------------------------------------------------------------------------------------------
 
     def _units(self, prompt_tokens: int, completion_tokens: float) -> float:
-        return max(prompt_tokens, 0) / self._prompt_per_generated + completion_tokens
+        return max(prompt_tokens, 0) / self._router.prompt_per_generated + completion_tokens
 
     def _expected(self, request: Request) -> float:
         return min(self._expected_tokens or _FIRST_TOKENS, request.sampling.max_tokens)
 
-    def _seconds_per_unit(self, member: _Member) -> float:
-        if member.seconds_per_unit:
-            return member.seconds_per_unit
-        known = [m.seconds_per_unit for m in self._members if m.seconds_per_unit]
-        return sum(known) / len(known) if known else _FIRST_GUESS
-
     def _look_at_queues(self) -> None:
         now = self._clock()
         for member in self._members:
-            seconds = self._seconds_per_unit(member)
             others = member.others if now - member.seen_at < _STALE_SECONDS else 0
-            work = member.units + others * (self._units_a_call or _FIRST_TOKENS)
-            member.state.queue_seconds = work * seconds
-            member.state.seconds_per_prompt_token = seconds / self._prompt_per_generated
+            member.state.queue = member.units + others * (self._units_a_call or _FIRST_TOKENS)
 
     async def _poll(self) -> None:
         """Look at the gauges while anything is in flight."""
@@ -361,6 +328,8 @@ class ReplicaSet:
     async def _measure(self, member: _Member) -> None:
         if not isinstance(member.backend, _Measured) or member.unmeasured > 2:
             return
+        # What of the server's count is ours: at most what was in flight before, and what started meanwhile.
+        ours, started = member.state.in_flight, member.started
         try:
             seen = await member.backend.metrics()
         except (ConnectionFailed, CallTimeout) as error:
@@ -378,7 +347,8 @@ class ReplicaSet:
         if seen.cache_tokens is not None:
             self._router.set_cache_tokens(member.index, seen.cache_tokens)
         member.seen, member.seen_at = seen, self._clock()
-        member.others = max(0, seen.running + seen.waiting - member.in_flight)
+        ours += member.started - started
+        member.others = max(0, seen.running + seen.waiting - ours)
 
     # --- health ------------------------------------------------------------------------------------------
 
