@@ -18,6 +18,9 @@ _NO_FACTOR = frozenset(
         "cdot",
         "times",
         "choose",
+        "over",
+        "forall",
+        "mapsto",
         "div",
         "pm",
         "mp",
@@ -155,6 +158,14 @@ class Arithmetic(Atoms):
                     and (mixed := self.mixed(right)) is not None
                 ):
                     factors = [("num", previous[1] + mixed)]
+                elif (
+                    len(factors) == 1
+                    and previous[0] == "num"
+                    and right[0] in ("percent", "degree")
+                    and isinstance(previous[1], int)
+                    and (mixed := self.mixed(right[1])) is not None
+                ):
+                    factors = [(right[0], ("num", previous[1] + mixed))]
                 else:
                     factors.append(right)
             else:

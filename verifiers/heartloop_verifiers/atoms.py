@@ -15,6 +15,7 @@ _STYLE_ARGS = frozenset(
     ("overline", "bar", "hat", "tilde", "overrightarrow", "vec", "underline", "widehat", "widetilde", "dot")
 )
 _MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "vmatrix", "Bmatrix", "array", "smallmatrix"))
+_ROWS = frozenset(("cases", "aligned", "align", "gathered", "split", "dcases"))
 _CALLED = frozenset("fghFGH")
 
 
@@ -416,6 +417,11 @@ class Atoms(Cursor):
         name = self.advance()[1]
         self.accept("*")
         self.expect("}")
+        if name in _ROWS:
+            items, _ = self.sequence(lambda: self.token == ("c", "end"))
+            self.advance()
+            self.raw_group()
+            return ("list", tuple(items))
         if name not in _MATRICES:
             raise ParseError(f"environment {name}")
         if name == "array":

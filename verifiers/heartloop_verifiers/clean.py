@@ -65,7 +65,7 @@ _OUTER_TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|boldsymbol|bm|rm|bf|boxed|fbox|mbox|hbox|underline|displaystyle)\s*\{"
 )
 _LEADING = re.compile(
-    r"\A(?:(?:=|:|\\approx(?![a-zA-Z])|\\Rightarrow|\\therefore|(?:about|approximately|roughly|exactly)\b)\s*)+",
+    r"\A(?:(?:=>|->|=|:|\\approx(?![a-zA-Z])|\\to(?![a-zA-Z])|\\Rightarrow|\\therefore|(?:about|approximately|roughly|exactly)\b)\s*)+",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
@@ -100,6 +100,8 @@ def clean(text: str) -> str:
         text = _GLOSS.sub("", text)
     if r"\frac{\text" in text or r"\frac{\mathrm" in text:
         text = _UNIT_FRACTION.sub(r"\\text{\1/\2}", text)
+    if len(text) < 4000:
+        text = _rarely(text)
     text = _LEADING.sub("", text.strip())
     for _ in range(4):
         before = text
@@ -113,6 +115,34 @@ def clean(text: str) -> str:
         if text == before:
             break
     return text
+
+
+def _rarely(text: str) -> str:
+    """Notations that few answers use; each is looked for by a word of its own first."""
+    if "10" in text and ("x" in text or "X" in text):
+        text = _LETTER_TIMES.sub(r"\\times ", text)
+    if "color" in text:
+        text = _COLOR.sub(" ", text)
+    if "log" in text:
+        text = _LOG_BASE.sub(r"\\log_{\1}(", text)
+    if "mapsto" in text or ":" in text:
+        text = _MAPS_TO.sub(r"\1(\2)=", text)
+    if "<su" in text:
+        text = _SUP.sub(r"^{\1}", _SUB.sub(r"_{\1}", text))
+    if "&" in text and _ENTITY.search(text):
+        import html
+
+        text = "".join([_CHARACTERS.get(c, c) for c in html.unescape(text)])
+    return _MINUS_WORD.sub("-", text)
+
+
+_LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
+_COLOR = re.compile(r"\\(?:text)?color\s*\{[a-zA-Z]{1,20}\}")
+_LOG_BASE = re.compile(r"(?<![a-zA-Z])\\?log_?(2|10)\(")
+_MAPS_TO = re.compile(r"\A\s*([a-zA-Z])\s*:\s*([a-z])\s*\\(?:mapsto|to)(?![a-zA-Z])\s*")
+_SUP, _SUB = re.compile(r"<sup>([^<]*)</sup>"), re.compile(r"<sub>([^<]*)</sub>")
+_ENTITY = re.compile(r"&[a-zA-Z]{2,10};")
+_MINUS_WORD = re.compile(r"\A\s*(?:minus|negative)\s+(?=[a-z\d\\])", re.IGNORECASE)
 
 
 def _strip_trailing(text: str) -> str:

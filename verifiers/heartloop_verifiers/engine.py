@@ -26,11 +26,16 @@ from .lexer import ParseError
 from .options import Options
 from .parser import Node, common_logs, parse
 from .units import find_unit
-from .words import NUMBER_WORDS
+from .words import FRACTION_WORDS, NUMBER_WORDS
 
 __all__ = ["Task", "cheap", "prepare", "reply"]
 
 _WORDY = re.compile(r"[A-Za-z -]{1,60}")
+_LEAD_WORDS = re.compile(
+    r"\A(?:\\text\s*\{\s*)?(?:(?:the|a|an|all|any|every|each|only|is|are|final|ordered|real|positive|unique|of|answers?|values?"
+    r"|pairs?|triples?|tuples?|sets?|solutions?|points?|integers?|numbers?|interval|function|polynomial|equation)\b[\s:]*)+\}?\s*",
+    re.IGNORECASE,
+)
 _LABELLED = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(([A-J])\)(?:\s*\})?(?:[\s~:]|\\[,;: ])*(.*)", re.DOTALL
 )
@@ -221,11 +226,21 @@ def _context(options: Options, numeric: Numeric | None) -> Context:
 
 def readings(text: str, options: Options) -> list[Node]:
     """What ``text`` may mean: with "1,938" as one number, then as two. Raises :class:`ParseError`."""
-    if (
-        _WORDY.fullmatch(text)
-        and (value := NUMBER_WORDS.get(" ".join(text.lower().replace("-", " ").split()))) is not None
-    ):
-        return [("num", value)]
+    if _WORDY.fullmatch(text):
+        words = " ".join(text.lower().replace("-", " ").split())
+        value = NUMBER_WORDS.get(words, FRACTION_WORDS.get(words))
+        if value is not None:
+            return [("num", -value if text.startswith("-") else value)]
+    try:
+        return _readings(text, options)
+    except ParseError:
+        bare = _LEAD_WORDS.sub("", text, count=1)
+        if bare == text:
+            raise
+        return _readings(bare, options)
+
+
+def _readings(text: str, options: Options) -> list[Node]:
     first: Node | None = None
     error: ParseError | None = None
     try:

@@ -84,7 +84,8 @@ _IGNORED = frozenset(
     ]
 )
 _SAME = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le",
+    "dfrac": "frac", "nicefrac": "frac", "sfrac": "frac", "tfrac": "frac", "cfrac": "frac",
+    "dbinom": "binom", "tbinom": "binom", "leq": "le",
     "leqslant": "le",
     "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]",
     "lvert": "|",

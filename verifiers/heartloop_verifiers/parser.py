@@ -42,6 +42,13 @@ def parse(text: str, *, merge_commas: bool = True) -> Node:
     return node
 
 
+_SEPARATORS = frozenset(("newline", "lor", "land", "to"))
+_CONDITIONS = (
+    *("where", "with", "for", "such that", "for all", "for every", "for any", "for each", "for some", "when"),
+    *("for all real", "for all real numbers", "for real", "for integer", "for integers"),
+)
+
+
 class _Parser(Arithmetic):
     """The top layer: relations, lists of answers, unions."""
 
@@ -80,11 +87,12 @@ class _Parser(Arithmetic):
 
     def at_separator(self) -> bool:
         kind, text = self.token
-        return (
-            (kind == "o" and text in (",", ";"))
-            or (kind == "c" and text in ("newline", "lor", "land", "newline", "to"))
-            or self.word_is("and", "or", "where", "with", "for", "such that")
-        )
+        if kind == "o":
+            return text in (",", ";")
+        return (kind == "c" and text in _SEPARATORS) or self.word_is("and", "or") or self.at_condition()
+
+    def at_condition(self) -> bool:
+        return self.word_is(*_CONDITIONS) or self.token == ("c", "forall")
 
     def separator(self) -> bool:
         kind, text = self.token
@@ -95,7 +103,7 @@ class _Parser(Arithmetic):
         ):
             self.advance()
             return True
-        if self.word_is("where", "with", "for"):
+        if self.at_condition():
             # a trailing condition: "for n >= 1", "where k is an integer"
             rest = " ".join(t[1] for t in self.items[self.at + 1 : -1])
             if len(rest) > 80 or not self.at:
@@ -148,13 +156,16 @@ class _Parser(Arithmetic):
         if self.token == ("c", "choose"):
             self.advance()
             return ("fn", "binom", (node, self.expression()))
+        if self.token == ("c", "over"):
+            self.advance()
+            return ("div", node, self.expression())
         while (self.token[0] == "c" and self.token[1] in ("cup", "cap", "setminus")) or (
             self.token == ("s", "U")
             and node[0] in ("seq", "set")
             and self.peek()[1] in ("(", "[", "{", "\\{")
         ):
             op = self.advance()[1]
-            right = self.expression()
+            right = self.set_braces() if self.token == ("o", "{") else self.expression()
             if op in ("cup", "U"):
                 node = ("union", (*(node[1] if node[0] == "union" else (node,)), right))
             else:

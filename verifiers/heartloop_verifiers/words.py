@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
-__all__ = ["FUNCTION_WORDS", "GREEK", "NUMBER_WORDS", "SPECIAL_WORDS", "STOP_WORDS"]
+__all__ = ["FRACTION_WORDS", "FUNCTION_WORDS", "GREEK", "NUMBER_WORDS", "SPECIAL_WORDS", "STOP_WORDS"]
 
 GREEK = frozenset(
     [
@@ -113,6 +114,14 @@ def _numbers() -> dict[str, int]:
 
 
 NUMBER_WORDS = _numbers()
+
+_PARTS = ["half", "third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+FRACTION_WORDS: dict[str, Fraction] = {"half": Fraction(1, 2), "a half": Fraction(1, 2)}
+for _size, _part in enumerate(_PARTS, 2):
+    for _count, _name in enumerate(_UNITS[1:10], 1):
+        for _word in (_part, "fourth") if _part == "quarter" else (_part,):
+            _plural = "halves" if _word == "half" else _word + "s"
+            FRACTION_WORDS[f"{_name} {_word if _count == 1 else _plural}"] = Fraction(_count, _size)
 
 _EMPTY: tuple[Any, ...] = ("set", ())
 SPECIAL_WORDS: dict[str, tuple[Any, ...]] = {
