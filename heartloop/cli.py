@@ -255,7 +255,9 @@ def run(
     requests_per_minute: Rpm = None,
     timeout: Timeout = 600.0,
     retries: Retries = 5,
-    scheduler: Annotated[str, typer.Option(help="breadth_first, depth_first, deadline or adaptive.")] = "breadth_first",
+    scheduler: Annotated[
+        str, typer.Option(help="breadth_first, depth_first, deadline or adaptive.")
+    ] = "breadth_first",
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
     budget_seconds: BudgetSeconds = None,

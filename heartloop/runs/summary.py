@@ -200,11 +200,14 @@ def _arm(name: str, found: list[Outcome]) -> ArmSummary:
 
 
 def _lines(outcome: Outcome) -> dict[str, list[bool | None]]:
-    """Correctness along each line: lines that branch off start with the first attempt."""
+    """Correctness along each line. Lines that branch off start with the first attempt, which the cue before
+    their own first one is about; independent attempts have none, and are lines of one attempt.
+    """
     lines: dict[str, list[bool | None]] = {}
     first = [row.correct for row in outcome.rows if row.round == 1 and row.branch == "0"]
     for row in outcome.rows:
-        start = list(first) if row.round == 2 and row.branch not in lines else []
+        continues = row.round == 2 and row.cue is not None and row.branch not in lines
+        start = list(first) if continues else []
         lines.setdefault(row.branch, start).append(row.correct)
     return lines
 
