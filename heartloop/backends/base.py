@@ -7,12 +7,13 @@ translates whatever goes wrong into the leaves of :class:`heartloop.errors.Backe
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from heartloop.errors import ModelCallsForbidden
 from heartloop.types import Completion, Message, Request
 
-__all__ = ["FORBID_ENV", "Backend", "bytes_bound", "check_calls_allowed"]
+__all__ = ["FORBID_ENV", "Backend", "RateLimits", "bytes_bound", "check_calls_allowed"]
 
 FORBID_ENV = "HEARTLOOP_FORBID_MODEL_CALLS"
 """Set to 1 (as the tests of a program that uses HeartLoop might) to refuse calls to real models."""
@@ -21,12 +22,34 @@ IMAGE_TOKENS = 2048
 """Upper bound for one image part where the backend knows no better (a tiled high-detail image)."""
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a server said is left of its limits; None where it did not say.
+
+    Attributes:
+        remaining_requests, remaining_tokens: what may still be sent ...
+        reset_requests, reset_tokens: ... until so many seconds later all of it is there again.
+    """
+
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+    reset_requests: float | None = None
+    reset_tokens: float | None = None
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Where completions come from.
 
     One instance serves one model name and is used from one event loop. Implementations are checked by
     the conformance suite in ``tests/conformance``.
+
+    A backend may offer more, which the lane in front of it uses where it is there:
+
+    * an attribute ``rate_limits: RateLimits | None``, replaced by each answer that says something of the
+      server's limits, before :meth:`complete` returns or raises;
+    * a method ``queue() -> tuple[int, int] | None``: calls running and waiting at the server, as last known,
+      without waiting for anything.
     """
 
     @property

@@ -16,8 +16,14 @@ import time
 from typing import Any
 
 from heartloop.backends.address import Address, usable_key
-from heartloop.backends.base import bytes_bound
-from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status, refused_parameter
+from heartloop.backends.base import RateLimits, bytes_bound
+from heartloop.backends.openai_errors import (
+    ErrorBody,
+    from_connection,
+    from_status,
+    rate_limits,
+    refused_parameter,
+)
 from heartloop.backends.secrets import Redactor
 from heartloop.backends.wire import completion_of, decode, error_in_success, request_body
 from heartloop.errors import BackendError, BadRequest, CallTimeout, ModelNotFound, UsageError
@@ -80,6 +86,7 @@ class OpenAIBackend:
         self.name = name
         self.max_concurrency = max_concurrency
         self.context_tokens = context_tokens
+        self.rate_limits: RateLimits | None = None
         self._timeout = timeout
         self._address = Address.of(base_url or _OFFICIAL)
         key = usable_key(api_key if api_key is not None else os.environ.get(api_key_env, ""), api_key_env)
@@ -138,6 +145,7 @@ class OpenAIBackend:
         for _ in range(_MAX_ADAPTATIONS):
             sent = self._adapted(body)
             status, headers, content = await self._send(client, sent)
+            self.rate_limits = rate_limits(headers)
             if status < 400:
                 error = error_in_success(content)
                 if error is None:

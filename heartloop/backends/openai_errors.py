@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from heartloop.backends.base import RateLimits
 from heartloop.backends.secrets import shorten
 from heartloop.errors import (
     AuthenticationFailed,
@@ -34,7 +35,7 @@ from heartloop.errors import (
     ServerError,
 )
 
-__all__ = ["ErrorBody", "from_connection", "from_status", "refused_parameter", "retry_after"]
+__all__ = ["ErrorBody", "from_connection", "from_status", "rate_limits", "refused_parameter", "retry_after"]
 
 _CONTEXT = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context_size|exceeds? the (?:available |"
@@ -179,6 +180,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     }
     spent = [resets[kind] for kind in resets if headers.get(f"x-ratelimit-remaining-{kind}", "0") == "0"]
     return max(spent or resets.values(), default=None)
+
+
+def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """What ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` say, as OpenAI and Azure send them."""
+    left = {kind: headers.get(f"x-ratelimit-remaining-{kind}") for kind in ("requests", "tokens")}
+    if left["requests"] is None and left["tokens"] is None:
+        return None
+    numbers = {
+        kind: int(text) if text is not None and text.isascii() and text.isdecimal() else None
+        for kind, text in left.items()
+    }
+    resets = {kind: _duration(headers.get(f"x-ratelimit-reset-{kind}", "")) for kind in left}
+    return RateLimits(numbers["requests"], numbers["tokens"], resets["requests"], resets["tokens"])
 
 
 def _duration(text: str) -> float | None:

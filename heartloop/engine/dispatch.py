@@ -12,29 +12,30 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from heartloop.backends.base import Backend
+from heartloop.engine.hedge import HedgePolicy, Hedger
 from heartloop.engine.ledger import Account, Ledger, Reservation, Room, exhausted
-from heartloop.engine.limiter import ConcurrencyLimiter, request_rate
+from heartloop.engine.limiter import ConcurrencyLimiter
+from heartloop.engine.prices import Price
+from heartloop.engine.rates import Rates, request_rate
 from heartloop.engine.scheduler import Answered, Learning, Scheduler, Waiting
+from heartloop.errors import BackendError, CallTimeout, RateLimited, ServerError
 from heartloop.types import Sampling, Spend
 
-__all__ = ["Lane", "Price"]
+__all__ = ["Lane", "Leaving", "Price"]
+
+_OVERLOADED = (503, 529)
+"""Statuses by which a server says that it has too much to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """US dollars per million tokens."""
+class Leaving:
+    """A call as it left: the slot's number, and what had been sent by then."""
 
-    prompt: float
-    completion: float
-    cached_prompt: float | None = None
-
-    def of(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
-        """Dollars for these tokens; ``cached_tokens`` are part of ``prompt_tokens``."""
-        cached_rate = self.prompt if self.cached_prompt is None else self.cached_prompt
-        fresh = prompt_tokens - cached_tokens
-        return (fresh * self.prompt + cached_tokens * cached_rate + completion_tokens * self.completion) / 1e6
+    number: int
+    sent: tuple[float, float] | None
 
 
 @dataclass(slots=True, order=True)
@@ -52,6 +53,12 @@ class _Entry:
 class Lane:
     """One model: its backend, limiter, price, and the calls waiting for it.
 
+    Args:
+        name: as the run calls the model.
+        concurrency: calls at once, at most; ``adaptive``: fewer where the server can't take so many.
+        requests_per_minute, tokens_per_minute: None is no limit but the server's own.
+        hedge: None: stragglers are waited for.
+
     ``on_change`` is called whenever a slot or ledger room came free. The gateway sets it, so that sibling
     lanes, which share the run's budget, look too.
     """
@@ -68,13 +75,22 @@ class Lane:
         account: Account,
         price: Price | None = None,
         requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        adaptive: bool = False,
+        hedge: HedgePolicy | None = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.backend = backend
         self.sampling = sampling
         self.attempt_timeout = attempt_timeout
         self.price = price
         self.account = account
-        self.limiter = ConcurrencyLimiter(concurrency)
+        self._queue: Callable[[], tuple[int, int] | None] | None = getattr(backend, "queue", None)
+        self.limiter = ConcurrencyLimiter(concurrency, adaptive=adaptive, queue=self._queue)
+        self.hedger = None if hedge is None else Hedger(hedge, self.may_hedge)
+        says = hasattr(backend, "rate_limits")
+        self._rates = Rates(tokens_per_minute) if says or tokens_per_minute is not None else None
         self.reached = False
         self.closed = False
         self._ledger = ledger
@@ -99,7 +115,7 @@ class Lane:
 
     def worst_case(self, prompt_tokens: int, max_tokens: int) -> Spend:
         """What a call can cost at most."""
-        usd = None if self.price is None else self.price.of(prompt_tokens, max_tokens)
+        usd = None if self.price is None else self.price.worst(prompt_tokens, max_tokens)
         return Spend(tokens=prompt_tokens + max_tokens, calls=1, usd=usd)
 
     async def admit(
@@ -153,6 +169,54 @@ class Lane:
         if self._learning is not None:
             self._learning.observe(Answered(role, seconds))
 
+    # --- what became of calls -----------------------------------------------------------------------------
+
+    def leaving(self) -> Leaving:
+        """For the call that was let go last; :meth:`answered` and :meth:`failed` want it back."""
+        return Leaving(self.limiter.sent, None if self._rates is None else self._rates.mark())
+
+    def heard(self, left: Leaving, reservation: Reservation, tokens: int | None, seconds: float) -> None:
+        """A call, still with its slot, was answered after ``seconds``; ``tokens`` where known."""
+        self.reached = True
+        self.limiter.answered(seconds, left.number)
+        if self._rates is not None and left.sent is not None:
+            if tokens is not None:
+                self._rates.settle(reservation.cost.tokens, reservation.taken, tokens)
+            self._rates.heed(getattr(self.backend, "rate_limits", None), left.sent)
+
+    def failed(self, left: Leaving, reservation: Reservation, error: BackendError) -> None:
+        """A call, still with its slot, failed."""
+        if isinstance(error, RateLimited):
+            self.limiter.rate_limited(left.number)
+        elif isinstance(error, CallTimeout) or (
+            isinstance(error, ServerError) and error.status in _OVERLOADED
+        ):
+            self.limiter.overloaded(left.number)
+        if self._rates is not None and left.sent is not None:
+            if not error.may_have_been_billed:
+                self._rates.settle(reservation.cost.tokens, reservation.taken, 0)
+            self._rates.heed(getattr(self.backend, "rate_limits", None), left.sent)
+
+    # --- hedges -------------------------------------------------------------------------------------------
+
+    def may_hedge(self) -> bool:
+        """Whether a second try of a call would be in nobody's way: none waits, here or at the server."""
+        if self.closed or not self.limiter.has_room():
+            return False
+        if any(not entry.granted.done() for entry in chain(self._retries, self._waiting)):
+            return False
+        known = None if self._queue is None else self._queue()
+        return known is None or known[1] == 0
+
+    async def admit_hedge(self, cost: Spend, accounts: Sequence[Account]) -> Reservation | None:
+        """A slot and a reservation for a hedge, or None where they are not there at once."""
+        if self._throttle is not None:
+            await self._throttle.acquire()
+        if not self.may_hedge() or (self._rates is not None and self._rates.wait(cost.tokens) > 0):
+            return None
+        room, _, _ = self._ledger.room(cost, (self.account, *accounts))
+        return self._take(None, cost, (self.account, *accounts)) if room is Room.NOW else None
+
     def pause(self, seconds: float) -> None:
         """Let nothing go for ``seconds`` (a server asked for that)."""
         self.limiter.pause(seconds)
@@ -182,9 +246,14 @@ class Lane:
         heapq.heappush(self._waiting if entry.held is None else self._retries, entry)
 
     def _grant(self, entry: _Entry) -> None:
-        reservation = entry.held or self._ledger.reserve(entry.cost, entry.accounts)
+        entry.granted.set_result(self._take(entry.held, entry.cost, entry.accounts))
+
+    def _take(self, held: Reservation | None, cost: Spend, accounts: Sequence[Account]) -> Reservation:
+        reservation = held or self._ledger.reserve(cost, accounts)
         self.limiter.acquire()
-        entry.granted.set_result(reservation)
+        if self._rates is not None:
+            reservation.taken = self._rates.take(cost.tokens)
+        return reservation
 
     def _next(self) -> _Entry | None:
         """Pop the call that may go now, if there is one; end those that never can."""
@@ -198,11 +267,18 @@ class Lane:
             self._sort_again(self._learning)
         found = self._next_fresh()
         retry = self._first_retry()
-        if retry is None or (found is not None and found < retry):
+        if retry is not None and (found is None or retry < found):
+            if found is not None:
+                self._put(found)
+            found = heapq.heappop(self._retries)
+        if found is None or self._rates is None:
             return found
-        if found is not None:
+        if (wait := self._rates.wait(found.cost.tokens)) > 0:
+            # Whoever is first waits for its tokens; smaller calls behind it don't overtake.
             self._put(found)
-        return heapq.heappop(self._retries)
+            self._wake_in(wait)
+            return None
+        return found
 
     def _sort_again(self, learning: Learning) -> None:
         """Ask for every waiting call's priority anew: the policy has changed its mind."""
@@ -285,8 +361,19 @@ class Lane:
         self._timer_due = due
         self._timer = loop.call_later(seconds, self.on_change)
 
+    def look_again(self) -> None:
+        """A limit has changed: whoever waits has another deadline now, or another chance."""
+        for entry in (*self._waiting, *self._retries):
+            if not entry.granted.done():
+                if entry.timer is not None:
+                    entry.timer.cancel()
+                self._watch(entry)
+
     async def aclose(self) -> None:
         """Cancel timers and end everyone who waits."""
+        if self.hedger is not None:
+            self.hedger.close()
+            await asyncio.gather(*self.hedger.tasks, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         if self._throttling is not None and not self._throttling.done():

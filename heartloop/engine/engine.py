@@ -34,7 +34,7 @@ from heartloop.errors import (
     UsageError,
 )
 from heartloop.journal.base import Journal, NullJournal
-from heartloop.journal.records import EventKey
+from heartloop.journal.records import EventKey, Totals
 from heartloop.types import Attempt, Budget, Completion, Problem, Solution, Spend, StopReason
 
 __all__ = ["Engine"]
@@ -86,18 +86,8 @@ class Engine:
         self.share_first = share_first
         self.send_seeds = send_seeds
         self.default_model = next(iter(models))
-        totals = self.journal.charges()
-        self.ledger = Ledger(
-            budget,
-            confirmed=Spend(
-                totals.confirmed.tokens + totals.released.tokens,
-                totals.confirmed.calls + totals.released.calls,
-                totals.confirmed.usd,
-            ),
-            assumed=Spend(totals.assumed.tokens, totals.assumed.calls, totals.assumed.usd),
-            elapsed_before=elapsed_before,
-            first_id=self.journal.next_reservation_id(),
-        )
+        self.ledger = Ledger(budget, first_id=self.journal.next_reservation_id())
+        _carry_over(self.ledger.run, self.journal.charges(), elapsed_before)
         money = budget.usd is not None or problem_budget.usd is not None
         if money and self.ledger.run.charged.usd is None:
             raise UsageError(
@@ -110,6 +100,9 @@ class Engine:
             name: model.lane(name, ledger=self.ledger, scheduler=policy, money=money)
             for name, model in models.items()
         }
+        for name, model in models.items():
+            if not model.budget.unlimited:
+                _carry_over(lanes[name].account, self.journal.charges(lane=name), elapsed_before)
         self.gateway = Gateway(lanes, ledger=self.ledger, journal=self.journal, retry=retry)
         for lane in lanes.values():
             lane.on_change = self.gateway.pump
@@ -180,12 +173,20 @@ class Engine:
     def _problem_account(self, arm: Arm, problem: Problem) -> Account:
         account = self.ledger.account(f"problem {problem.id!r}", self.problem_budget)
         if not self.problem_budget.unlimited:
-            totals = self.journal.charges(arm.name, problem.id)
-            account.confirmed = Spend(
-                totals.confirmed.tokens, totals.confirmed.calls + totals.released.calls, totals.confirmed.usd
-            )
-            account.assumed = Spend(totals.assumed.tokens, totals.assumed.calls, totals.assumed.usd)
+            _carry_over(account, self.journal.charges(arm.name, problem.id))
         return account
+
+    def set_budget(self, budget: Budget) -> None:
+        """Change the run's limits while it works; they count from the run's beginning.
+
+        Whoever waits is looked at again at once. Calls in flight go on (they were reserved under the old
+        limits), so after lowering a limit below what is reserved, up to that much may still be spent.
+        Problems that ended for want of budget stay ended until the run is resumed.
+
+        Raises:
+            UsageError: a limit in dollars, and a model whose price is unknown.
+        """
+        self.gateway.set_budget(budget)
 
     async def aclose(self) -> None:
         """Close backends and journal. Solving must have ended."""
@@ -228,3 +229,13 @@ class Engine:
             self._learning.observe(observation)
         for observer in self.observers:
             observer(event)
+
+
+def _carry_over(account: Account, totals: Totals, elapsed: float = 0.0) -> None:
+    """Begin ``account`` with what earlier processes of the run have spent on it."""
+    confirmed, assumed, released = totals.confirmed, totals.assumed, totals.released
+    account.confirmed = Spend(
+        confirmed.tokens + released.tokens, confirmed.calls + released.calls, confirmed.usd
+    )
+    account.assumed = Spend(assumed.tokens, assumed.calls, assumed.usd)
+    account.elapsed_before = elapsed

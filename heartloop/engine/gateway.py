@@ -25,6 +25,7 @@ from typing import Any
 
 from heartloop.backends.base import check_calls_allowed
 from heartloop.engine.dispatch import Lane
+from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
 from heartloop.engine.retry import RetryPolicy, retrying
 from heartloop.engine.scheduler import Waiting
@@ -35,13 +36,15 @@ from heartloop.errors import (
     BudgetExhausted,
     CallTimeout,
     ConnectionFailed,
+    HeartLoopError,
     RateLimited,
     RetryableError,
     UnknownName,
+    UsageError,
 )
 from heartloop.journal.base import Journal
 from heartloop.journal.records import Event, EventKey, Reserve, Settle
-from heartloop.types import Completion, Request, Spend
+from heartloop.types import Budget, Completion, Request, Spend
 
 __all__ = ["Call", "Gateway"]
 
@@ -125,6 +128,19 @@ class Gateway:
         finally:
             tries.drop_held()
 
+    def set_budget(self, budget: Budget) -> None:
+        """Change the run's limits; see :meth:`heartloop.engine.engine.Engine.set_budget`."""
+        if budget.usd is not None:
+            for name, lane in self.lanes.items():
+                if lane.price is None:
+                    raise UsageError(f"a budget in dollars needs a price, and that of {name!r} is unknown")
+            if self.ledger.run.charged.usd is None:
+                raise UsageError("a budget in dollars needs to know what was spent, and some of it had no price")
+        self.ledger.run.budget = budget
+        for lane in self.lanes.values():
+            lane.look_again()
+        self.pump()
+
     async def drain(self) -> None:
         """Let no further call leave; returns when those in flight have been answered and recorded."""
         for lane in self.lanes.values():
@@ -160,40 +176,10 @@ class _Tries:
         about = Waiting(call.key.problem, call.round, call.role, 0, arm=call.key.arm, deadline=call.deadline)
         held, self.held = self.held, None
         reservation = await lane.admit(self.cost, call.accounts, about, held)
-        self.made += 1
-        sent = False
-        self.gateway.in_flight += 1
-        try:
-            await journal.write(
-                Reserve(
-                    id=reservation.id,
-                    key=call.key,
-                    attempt=self.made,
-                    model=lane.backend.name,
-                    tokens=self.cost.tokens,
-                    usd=self.cost.usd,
-                    prompt_tokens=self.prompt_bound,
-                )
-            )
-            sent = True
-            completion = await self._send(reservation)
-            settle = self._charge(reservation, completion)
-        except RetryableError as error:
-            self._settle_failure(reservation, error, keep=True)
-            if isinstance(error, RateLimited) and error.retry_after:
-                lane.pause(min(error.retry_after, self.gateway.retry.max_retry_after))
-            raise
-        except BackendError as error:
-            self._settle_failure(reservation, error, keep=False)
-            raise
-        except BaseException as error:
-            # Cancelled (or broken) in flight: the backend may have gone on and billed it.
-            self._settle(reservation, "assumed" if sent else "released", reason=type(error).__name__)
-            raise
-        finally:
-            lane.release()
-            self.gateway.landed()
-        lane.reached = True
+        if lane.hedger is None:
+            completion, settle = await self._attempt(reservation)
+        else:
+            completion, settle = await self._hedged(reservation, lane.hedger)
         lane.answered(call.role, completion.seconds)
         data: dict[str, Any] = {
             "request": request_to_dict(call.request),
@@ -204,25 +190,109 @@ class _Tries:
         await journal.write(Event(call.key, call.fingerprint, data), settle)
         return completion
 
-    async def _send(self, reservation: Reservation) -> Completion:
+    async def _attempt(
+        self, reservation: Reservation, flight: Flight | None = None, *, hedge: bool = False
+    ) -> tuple[Completion, Settle]:
+        """Send once, with a slot and ``reservation``; both are given back. The settlement is the caller's
+        to write."""
+        call, lane, gateway = self.call, self.lane, self.gateway
+        self.made += 1
+        left = lane.leaving()
+        sent = False
+        gateway.in_flight += 1
+        try:
+            await gateway.journal.write(
+                Reserve(
+                    id=reservation.id,
+                    key=call.key,
+                    attempt=self.made,
+                    model=lane.backend.name,
+                    tokens=self.cost.tokens,
+                    usd=self.cost.usd,
+                    prompt_tokens=self.prompt_bound,
+                    lane=lane.name,
+                )
+            )
+            sent = True
+            completion = await self._send(reservation, flight)
+            settle = self._charge(reservation, completion)
+            tokens = None if completion.usage is None else completion.usage.total_tokens
+            lane.heard(left, reservation, tokens, completion.seconds)
+            return completion, settle
+        except BackendError as error:
+            retry = isinstance(error, RetryableError) and not hedge
+            lane.failed(left, reservation, error)
+            self._settle_failure(reservation, error, keep=retry)
+            if isinstance(error, RateLimited) and error.retry_after:
+                lane.pause(min(error.retry_after, gateway.retry.max_retry_after))
+            raise
+        except BaseException as error:
+            # Cancelled (or broken) in flight: the backend may have gone on and billed it.
+            reason = "Hedge" if hedge and isinstance(error, asyncio.CancelledError) else type(error).__name__
+            self._settle(reservation, "assumed" if sent else "released", reason=reason)
+            raise
+        finally:
+            lane.release()
+            gateway.landed()
+
+    async def _hedged(self, reservation: Reservation, hedger: Hedger) -> tuple[Completion, Settle]:
+        """:meth:`_attempt`, with a second one beside it if it turns out a straggler."""
+        second: list[tuple[Completion, Settle]] = []
+
+        async def hedge(flight: Flight) -> None:
+            own = await self.lane.admit_hedge(self.cost, self.call.accounts)
+            if own is None:
+                return
+            try:
+                second.append(await self._attempt(own, hedge=True))
+            except HeartLoopError:
+                return  # the first try goes on
+            flight.overtake()
+
+        flight = hedger.begin(hedge)
+        answered = False
+        try:
+            first = await self._attempt(reservation, flight)
+            answered = True
+            return first
+        except Overtaken:
+            return second.pop()
+        except RetryableError:
+            # A hedge that is under way may still bring the answer.
+            if flight.task is not None:
+                await asyncio.wait([flight.task])
+            if not second:
+                raise
+            self.drop_held()
+            return second.pop()
+        finally:
+            hedger.end(flight, answered=answered)
+            for _, settle in second:  # both answered in the same moment
+                self.gateway.journal.post(settle)
+
+    async def _send(self, reservation: Reservation, flight: Flight | None) -> Completion:
         limit = self.lane.attempt_timeout
-        deadline = min(
-            (left for account in reservation.accounts if (left := account.seconds_left) is not None),
-            default=None,
-        )
-        out_of_time = deadline is not None and deadline < limit
+        deadline = _seconds_left(reservation)
         if deadline is not None and deadline < limit:
             limit = max(0.0, deadline)
         start = time.perf_counter()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as cut:
+                if flight is not None:
+                    flight.cut = cut
                 completion = await self.lane.backend.complete(self.call.request)
         except TimeoutError:
-            if out_of_time:
+            if flight is not None and flight.overtaken:
+                raise Overtaken from None
+            # Asked again: the budget may have been raised meanwhile.
+            if (left := _seconds_left(reservation)) is not None and left <= 0.001:
                 raise BudgetExhausted(
                     "the budget of seconds passed while a call was in flight", limit="seconds"
                 ) from None
             raise CallTimeout(f"no answer from {self.lane.backend.name!r} within {limit:g} s") from None
+        finally:
+            if flight is not None:
+                flight.cut = None
         return replace(completion, seconds=time.perf_counter() - start)
 
     def _charge(self, reservation: Reservation, completion: Completion) -> Settle:
@@ -237,7 +307,9 @@ class _Tries:
         usd = (
             None
             if price is None
-            else price.of(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            else price.of(
+                usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+            )
         )
         actual = Spend(usage.total_tokens, 1, usd)
         self.gateway.ledger.settle(reservation, "confirmed", actual)
@@ -283,3 +355,10 @@ class _Tries:
             self.gateway.ledger.settle(self.held, "released")
             self.held = None
             self.gateway.pump()
+
+
+def _seconds_left(reservation: Reservation) -> float | None:
+    """Seconds until the first of its budgets has passed; None where none counts seconds."""
+    return min(
+        (left for account in reservation.accounts if (left := account.seconds_left) is not None), default=None
+    )

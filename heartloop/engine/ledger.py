@@ -104,12 +104,16 @@ class Account:
 
 @dataclass(slots=True)
 class Reservation:
-    """The worst case of one call to a backend, held on ``accounts`` until it is settled."""
+    """The worst case of one call to a backend, held on ``accounts`` until it is settled.
+
+    ``taken`` is what the lane took from its tokens a minute for the call.
+    """
 
     id: int
     cost: Spend
     accounts: tuple[Account, ...]
     settled: bool = False
+    taken: float = 0.0
 
 
 def _minus(a: Spend, b: Spend) -> Spend:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from heartloop.backends.base import Backend
-from heartloop.engine.dispatch import Lane, Price
+from heartloop.engine.dispatch import Lane
+from heartloop.engine.hedge import HedgePolicy
 from heartloop.engine.ledger import Ledger
+from heartloop.engine.prices import Price, default_prices, load_prices
 from heartloop.engine.scheduler import Scheduler
 from heartloop.errors import UsageError
 from heartloop.types import Budget, Sampling
 
 __all__ = ["Model"]
 
-DEFAULT_CONCURRENCY = 64
+DEFAULT_CONCURRENCY = 256
+"""The most calls at once where neither the user nor the backend says: as many as one vLLM runs by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,14 @@ class Model:
         base_url: of an OpenAI-compatible server.
         api_key_env: environment variable that holds the key.
         sampling: temperature, max_tokens, ...
-        concurrency: calls at once; None takes the backend's own limit, or 64.
-        requests_per_minute: None is no limit.
+        concurrency: calls at once, at most; None takes the backend's own limit, or 256.
+        adaptive: find out how many of these the server can take (see :mod:`heartloop.engine.limiter`);
+            False always uses all. A backend that knows its own number is always given that.
+        requests_per_minute, tokens_per_minute: None is no limit but what the server says.
         attempt_timeout: seconds one try may take.
-        price: dollars per million tokens; None is unknown.
+        hedge: send stragglers a second time (see :mod:`heartloop.engine.hedge`): True, or a policy.
+        price: dollars per million tokens; None looks into ``prices``, then into HeartLoop's own table.
+        prices: a TOML file with prices of your own, in the form of ``heartloop/engine/prices.toml``.
         budget: this model's own limits, beside the run's.
         context_tokens: the model's context length where the backend does not know it.
         options: further keyword arguments of the backend.
@@ -45,9 +54,13 @@ class Model:
     api_key_env: str | None = None
     sampling: Sampling = Sampling()
     concurrency: int | None = None
+    adaptive: bool = True
     requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     attempt_timeout: float = 600.0
+    hedge: bool | HedgePolicy = False
     price: Price | None = None
+    prices: str | Path | None = None
     budget: Budget = Budget()
     context_tokens: int | None = None
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -69,13 +82,33 @@ class Model:
             options.setdefault("context_tokens", self.context_tokens)
         return make_backend(self.name, base_url=self.base_url, api_key_env=self.api_key_env, **options)
 
+    def known_price(self) -> Price | None:
+        """What its tokens cost: as given, from ``prices``, or the list price; None where nobody knows.
+
+        List prices only count at their provider's own address.
+
+        Raises:
+            DataError: ``prices`` can't be read.
+        """
+        if self.price is not None:
+            return self.price
+        if self.prices is not None and (price := load_prices(self.prices).get(self.name)) is not None:
+            return price
+        family, slash, name = self.name.partition("/")
+        if self.backend is not None or self.base_url is not None:
+            return None
+        if slash:
+            return default_prices().get(name) if family == "openai" else None
+        return None if os.environ.get("OPENAI_BASE_URL") else default_prices().get(self.name)
+
     def lane(self, name: str, *, ledger: Ledger, scheduler: Scheduler, money: bool) -> Lane:
         """A lane to this model.
 
         Raises:
             UsageError: there is a budget of money (``money``, or this model's own) and no price.
         """
-        if self.price is None and (money or self.budget.usd is not None):
+        price = self.known_price()
+        if price is None and (money or self.budget.usd is not None):
             raise UsageError(
                 f"a budget in dollars needs the price of every model, and that of {name!r} is unknown: "
                 "give its price per million prompt and completion tokens, or limit tokens instead"
@@ -94,6 +127,10 @@ class Model:
             sampling=self.sampling,
             attempt_timeout=self.attempt_timeout,
             account=ledger.account(f"model {name!r}", self.budget),
-            price=self.price,
+            price=price,
             requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            adaptive=self.adaptive and backend.max_concurrency is None,
+            hedge=HedgePolicy() if self.hedge is True else self.hedge or None,
+            name=name,
         )

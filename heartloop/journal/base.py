@@ -46,8 +46,10 @@ class Journal(Protocol):
         """All results (of one arm), by arm and problem id, with bounded memory."""
         ...
 
-    def charges(self, arm: str | None = None, problem: str | None = None) -> Totals:
-        """Reservations summed by state: all, or those of one arm, or of one problem of it."""
+    def charges(
+        self, arm: str | None = None, problem: str | None = None, *, lane: str | None = None
+    ) -> Totals:
+        """Reservations summed by state: all, or those of one arm, of one problem of it, of one lane."""
         ...
 
     def next_reservation_id(self) -> int:
@@ -85,7 +87,9 @@ class NullJournal:
     def results(self, arm: str | None = None) -> Iterator[Result]:
         return iter(())
 
-    def charges(self, arm: str | None = None, problem: str | None = None) -> Totals:
+    def charges(
+        self, arm: str | None = None, problem: str | None = None, *, lane: str | None = None
+    ) -> Totals:
         return Totals()
 
     def next_reservation_id(self) -> int:

@@ -185,15 +185,16 @@ class JournalQueries:
 
     # --- money -----------------------------------------------------------------------------------
 
-    def charges(self, arm: str | None = None, problem: str | None = None) -> Totals:
-        """Reservations summed by state: all, or those of one arm, or of one problem of it."""
+    def charges(
+        self, arm: str | None = None, problem: str | None = None, *, lane: str | None = None
+    ) -> Totals:
+        """Reservations summed by state: all, or those of one arm, of one problem of it, of one lane."""
         if problem is not None and arm is None:
             raise ValueError("charges of a problem need its arm as well")
-        where = ""
-        parameters: tuple[str, ...] = ()
-        if arm is not None:
-            where = "WHERE r.arm = ?" + ("" if problem is None else " AND r.problem = ?")
-            parameters = (arm,) if problem is None else (arm, problem)
+        given = {"arm": arm, "problem": problem, "lane": lane}
+        asked = {name: value for name, value in given.items() if value is not None}
+        where = "WHERE " + " AND ".join(f"r.{name} = ?" for name in asked) if asked else ""
+        parameters = tuple(asked.values())
         sums: dict[str, Charge] = {}
         for state, count, tokens, calls, priced, usd, *usage in self._fetch(
             f"{_TOTALS} {where} GROUP BY 1", parameters

@@ -75,8 +75,10 @@ class Reserve:
         id: unique in the journal; the first free one is ``Journal.next_reservation_id()``.
         key: of the completion it is for.
         attempt: 1 for the first try of that completion.
+        model: as the backend calls it.
         tokens: prompt and completion tokens together, at most; prompt_tokens: the prompt's part of them.
         usd: None where the price is unknown.
+        lane: as the run calls the model (the name that its own budget goes by).
     """
 
     id: int
@@ -86,6 +88,7 @@ class Reserve:
     tokens: int
     usd: float | None
     prompt_tokens: int = 0
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)

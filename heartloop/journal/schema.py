@@ -30,6 +30,7 @@ TABLES = {
     "reservations": (
         "id INTEGER PRIMARY KEY, arm TEXT NOT NULL, problem TEXT NOT NULL, branch TEXT NOT NULL,"
         " kind TEXT NOT NULL, ordinal INTEGER NOT NULL, attempt INTEGER NOT NULL, model TEXT NOT NULL,"
+        " lane TEXT NOT NULL,"
         " tokens INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, usd REAL, at REAL NOT NULL"
     ),
     "settlements": (

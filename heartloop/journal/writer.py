@@ -42,7 +42,7 @@ _COLUMNS = {
     _EVENT: "arm, problem, branch, kind, ordinal, fingerprint, at, data",
     # The same failure again, after it was tried again: it moves to the end of the order.
     _FAILURE: "arm, problem, branch, kind, ordinal, fingerprint, at, data",
-    _RESERVE: "id, arm, problem, branch, kind, ordinal, attempt, model, tokens, prompt_tokens, usd, at",
+    _RESERVE: "id, arm, problem, branch, kind, ordinal, attempt, model, lane, tokens, prompt_tokens, usd, at",
     _SETTLE: (
         "id, state, tokens, calls, usd, prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens,"
         " reason, at"
@@ -70,7 +70,7 @@ def _row(record: Record, now: float) -> Row:
         k = record.key
         return _RESERVE, (
             record.id, k.arm, k.problem, k.branch, k.kind, k.ordinal, record.attempt, record.model,
-            record.tokens, record.prompt_tokens, record.usd, now,
+            record.lane, record.tokens, record.prompt_tokens, record.usd, now,
         )  # fmt: skip
     if isinstance(record, Settle):
         u = record.usage
