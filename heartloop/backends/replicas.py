@@ -11,7 +11,7 @@ that comes out is real, and so is the moment when it goes away.
 
 Load. The queue of a replica is the work in flight there, in tokens as :mod:`heartloop.backends.router` counts
 them, with the answers' length as it has been lately. Calls that others sent are seen in vLLM's gauges,
-polled while there is something in flight, and taken to be like ours.
+polled while there is something in flight, and taken to be like ours (those that run: after their prompt).
 """
 
 from __future__ import annotations
@@ -313,8 +313,11 @@ class ReplicaSet:
     def _look_at_queues(self) -> None:
         now = self._clock()
         for member in self._members:
-            others = member.others if now - member.seen_at < _STALE_SECONDS else 0
-            member.state.queue = member.units + others * (self._units_a_call or _FIRST_TOKENS)
+            member.state.queue = member.units
+            if member.others and member.seen is not None and now - member.seen_at < _STALE_SECONDS:
+                waiting = min(member.others, member.seen.waiting)
+                member.state.queue += waiting * (self._units_a_call or _FIRST_TOKENS)
+                member.state.queue += (member.others - waiting) * (self._expected_tokens or _FIRST_TOKENS)
 
     async def _poll(self) -> None:
         """Look at the gauges while anything is in flight."""
@@ -405,7 +408,7 @@ class ReplicaSet:
     # --- what the servers know ---------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Let every replica that can learn what it needs to know (see VllmBackend.prepare).
+        """Let every replica that can learn what it needs to know (see VllmBackend.prepare); look at gauges.
 
         Raises:
             BackendError: none of them could; one that can't is taken out.
@@ -422,6 +425,7 @@ class ReplicaSet:
             self._take_out(member, outcome)
         if errors and len(errors) == len(self._members):
             raise errors[-1]
+        await asyncio.gather(*(self._measure(member) for member in self._members if member.state.up))
 
     async def metrics(self) -> VllmMetrics:
         """The sum over the replicas that are up and have ``metrics()``.

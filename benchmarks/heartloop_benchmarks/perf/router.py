@@ -29,9 +29,7 @@ from heartloop.types import Message, Request, Sampling
 
 __all__ = ["POLICIES", "LeastLoaded", "Sticky"]
 
-_WORDS = (
-    "apple river stone cloud seven walk green table light house water north paper music glass bread".split()
-)
+_WORDS = ["apple", "river", "stone", "cloud", "seven", "walk", "green", "table", "light", "house", "water"]
 
 
 class _Forgetful:
@@ -50,8 +48,9 @@ class _Forgetful:
 class Sticky(_Forgetful):
     """By a hash of the conversation's beginning, up to and including its first question."""
 
-    def __init__(self, beginning: int = 1) -> None:
+    def __init__(self, beginning: int = 1, seed: int = 0) -> None:
         self._beginning = beginning
+        self._seed = seed
 
     def choose(
         self,
@@ -63,7 +62,7 @@ class Sticky(_Forgetful):
     ) -> int:
         up = [index for index, state in enumerate(states) if state.up and index != avoid]
         first = conversation.hashes[: self._beginning][-1]
-        return up[random.Random(first).randrange(len(up))]
+        return up[random.Random(f"{self._seed} {first}").randrange(len(up))]
 
 
 class LeastLoaded(_Forgetful):
