@@ -371,11 +371,12 @@ class ReplicaSet:
         now = self._clock()
         member.error = error.with_traceback(None)
         member.tried_at = now
+        if member.state.up or member.prober is None:
+            member.out_for = min(self._probe_max, max(self._probe_first, 2 * member.out_for))
+            member.back_at = now + member.out_for
         if not member.state.up:
             return
         member.state.up = False
-        member.out_for = min(self._probe_max, max(self._probe_first, 2 * member.out_for))
-        member.back_at = now + member.out_for
         self._router.forget(member.index)
         logger.warning("%s: replica %s is out: %s", self.name, member.name, error)
         if isinstance(member.backend, _Probed) and not self._closed:
