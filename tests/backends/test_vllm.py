@@ -1,4 +1,4 @@
-"""The OpenAI-compatible backend against a real vLLM."""
+"""The OpenAI-compatible backend and vLLM's own against a real vLLM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import aiohttp
 import pytest
 
-from heartloop.backends import OpenAIBackend
+from heartloop.backends import OpenAIBackend, VllmBackend
 from heartloop.errors import BadRequest, ContextOverflow, ModelNotFound
 from heartloop.types import Message, Request, Sampling
 
@@ -34,9 +34,13 @@ async def running(session: aiohttp.ClientSession) -> int:
     return int(float(found[1]))
 
 
-def test_cancelled_calls_stop_at_the_server_within_a_second() -> None:
+EITHER = pytest.mark.parametrize("kind", [OpenAIBackend, VllmBackend])
+
+
+@EITHER
+def test_cancelled_calls_stop_at_the_server_within_a_second(kind: type[OpenAIBackend | VllmBackend]) -> None:
     async def main() -> float:
-        backend = OpenAIBackend(MODEL, base_url=URL)
+        backend = kind(MODEL, base_url=URL)
         async with aiohttp.ClientSession() as session:
             endless = {"ignore_eos": True}
             calls = [
@@ -62,9 +66,10 @@ def test_cancelled_calls_stop_at_the_server_within_a_second() -> None:
     assert seconds < 1
 
 
-def test_answers_usage_logprobs_and_the_bound() -> None:
+@EITHER
+def test_answers_usage_logprobs_and_the_bound(kind: type[OpenAIBackend | VllmBackend]) -> None:
     async def main() -> None:
-        backend = OpenAIBackend(MODEL, base_url=URL)
+        backend = kind(MODEL, base_url=URL)
         for text in ("What is 2 + 3?", "Grüße, 世界! 🎉", "1234567890" * 10):
             request = ask(text, max_tokens=5, logprobs=2, seed=1, stop=("\n\n",))
             completion = await backend.complete(request)
@@ -79,9 +84,10 @@ def test_answers_usage_logprobs_and_the_bound() -> None:
     asyncio.run(main())
 
 
-def test_errors_as_vllm_words_them() -> None:
+@EITHER
+def test_errors_as_vllm_words_them(kind: type[OpenAIBackend | VllmBackend]) -> None:
     async def main() -> None:
-        backend = OpenAIBackend(MODEL, base_url=URL)
+        backend = kind(MODEL, base_url=URL)
         with pytest.raises(ContextOverflow):
             await backend.complete(ask("word " * 5000, max_tokens=5))
         with pytest.raises(ContextOverflow):
@@ -90,6 +96,53 @@ def test_errors_as_vllm_words_them() -> None:
             await backend.complete(ask("hi", temperature=-1.0))
         with pytest.raises(ModelNotFound, match=MODEL):
             await backend.complete(Request("no-such-model", (Message("user", "hi"),)))
+        await backend.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_only_vllm_has() -> None:
+    async def main() -> None:
+        backend = VllmBackend(MODEL, base_url=URL)
+        await backend.probe()
+        await backend.prepare()
+        assert backend.context_tokens is not None
+        extra = {
+            "prompt_logprobs": 2,
+            "top_k": 5,
+            "min_p": 0.01,
+            "repetition_penalty": 1.1,
+            "priority": -1,
+            "structured_outputs": {"choice": ["yes", "no"]},
+        }
+        request = ask("Is 7 a prime number?", max_tokens=8, extra=extra)
+        completion = await backend.complete(request)
+        assert completion.text in ("yes", "no")
+        assert completion.usage is not None
+        assert completion.prompt_logprobs is not None
+        assert len(completion.prompt_logprobs) == completion.usage.prompt_tokens
+        assert completion.prompt_logprobs[0] is None
+        rows = [row for row in completion.prompt_logprobs if row is not None]
+        assert all(row.logprob <= 0 and 2 <= len(row.top) <= 3 for row in rows)
+        assert "prime" in "".join(row.token for row in rows)
+        assert await backend.count_tokens(request.messages) == completion.usage.prompt_tokens
+        await backend.aclose()
+
+    asyncio.run(main())
+
+
+def test_metrics_count_what_the_prefix_cache_saved() -> None:
+    async def main() -> None:
+        backend = VllmBackend(MODEL, base_url=URL)
+        text = f"{time.time_ns()} " + "green river " * 300
+        before = await backend.metrics()
+        for _ in range(2):
+            completion = await backend.complete(ask(text, max_tokens=2))
+        after = await backend.metrics()
+        assert completion.usage is not None
+        assert after.prefix_queries - before.prefix_queries >= 2 * completion.usage.prompt_tokens
+        assert after.prefix_hits - before.prefix_hits >= completion.usage.prompt_tokens // 2
+        assert after.cache_tokens is None or after.cache_tokens > 0
         await backend.aclose()
 
     asyncio.run(main())

