@@ -428,6 +428,16 @@ class ReplicaSet:
             raise errors[-1]
         await asyncio.gather(*(self._measure(member) for member in self._members if member.state.up))
 
+    def queue(self) -> tuple[int, int] | None:
+        """Requests running and waiting at the replicas that are up, as last polled; None if long ago."""
+        now = self._clock()
+        seen = [
+            m.seen
+            for m in self._members
+            if m.state.up and m.seen is not None and now - m.seen_at < _STALE_SECONDS
+        ]
+        return (sum(s.running for s in seen), sum(s.waiting for s in seen)) if seen else None
+
     async def metrics(self) -> VllmMetrics:
         """The sum over the replicas that are up and have ``metrics()``.
 

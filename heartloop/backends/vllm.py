@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,9 @@ _IDLE_SECONDS = 3.0
 
 _LOOK_SECONDS = 5.0
 """Limit for what is asked on the side: health, metrics, the list of models."""
+
+_STALE_SECONDS = 10.0
+"""After which a look at the gauges says nothing any more."""
 
 Headers = Mapping[str, str]
 
@@ -113,6 +117,10 @@ class VllmBackend:
         elif self.address.basic:
             self._headers["Authorization"] = f"Basic {self.address.basic}"
         self._known_models: list[str] | None = None
+        self._seen: VllmMetrics | None = None
+        self._looked_at = -math.inf
+        self._look: asyncio.Task[None] | None = None
+        self._watched = False
         self._session: aiohttp.ClientSession | None = None
         self._chat: URL | None = None
         self._connecting = asyncio.Lock()
@@ -137,6 +145,8 @@ class VllmBackend:
         session = self._session or await self._connected()
         if self._closed or self._loop is not asyncio.get_running_loop():
             await self._connected()  # says what is wrong
+        if self._watched:
+            self._look_again()
         body = request_body(request)
         start = time.perf_counter()
         failure: BackendError
@@ -234,6 +244,33 @@ class VllmBackend:
         """
         return VllmMetrics.parse(await self._ask("/metrics"))
 
+    def queue(self) -> tuple[int, int] | None:
+        """Requests running and waiting at the server as last seen, of others too; None if that is long ago.
+
+        Asking makes this look at the gauges in the background, about once a second while there are calls.
+        """
+        self._watched = True
+        self._look_again()
+        if self._seen is None or time.monotonic() - self._looked_at > _STALE_SECONDS:
+            return None
+        return self._seen.running, self._seen.waiting
+
+    def _look_again(self) -> None:
+        if self._look is not None or self._session is None or time.monotonic() - self._looked_at < 1.0:
+            return
+        self._look = asyncio.get_running_loop().create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            self._seen = await self.metrics()
+        except BackendError:
+            self._seen = None
+        except UsageError:  # closed meanwhile
+            pass
+        finally:
+            self._looked_at = time.monotonic()
+            self._look = None
+
     async def probe(self) -> None:
         """Return if the server is up and fit to answer.
 
@@ -326,9 +363,13 @@ class VllmBackend:
 
     async def aclose(self) -> None:
         self._closed = True
+        here = self._loop is asyncio.get_running_loop()
+        if self._look is not None and here:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
         session, self._session = self._session, None
         # From another loop its connections can't be closed in order; they go with the object.
-        if session is not None and self._loop is asyncio.get_running_loop():
+        if session is not None and here:
             await session.close()
 
 

@@ -328,10 +328,12 @@ def test_gauges_show_the_work_of_others_and_are_left_alone_when_idle() -> None:
         await asyncio.gather(*(replicas.complete(ask(f"{n}")) for n in range(8)))
         assert servers[0].calls < servers[1].calls
         assert (await replicas.metrics()).waiting == 10
+        assert replicas.queue() == (12, 10)  # as last polled: eight of ours, four of others
         await asyncio.sleep(5)
         looks = servers[0].looks
         await asyncio.sleep(500)
         assert servers[0].looks == looks
+        assert replicas.queue() is None  # that was long ago
         for server in servers:
             server.seconds = 20
         await replicas.complete(ask("one long call"))
