@@ -13,6 +13,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeAlias
 
 from heartloop.backends.base import Backend
 from heartloop.engine.hedge import HedgePolicy, Hedger
@@ -24,18 +25,13 @@ from heartloop.engine.scheduler import Answered, Learning, Scheduler, Waiting
 from heartloop.errors import BackendError, CallTimeout, RateLimited, ServerError
 from heartloop.types import Sampling, Spend
 
-__all__ = ["Lane", "Leaving", "Price"]
+__all__ = ["Lane", "Price"]
+
+Left: TypeAlias = tuple[int, tuple[float, float] | None]
+"""A call as it left: the slot's number, and what had been sent by then."""
 
 _OVERLOADED = (503, 529)
 """Statuses by which a server says that it has too much to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A call as it left: the slot's number, and what had been sent by then."""
-
-    number: int
-    sent: tuple[float, float] | None
 
 
 @dataclass(slots=True, order=True)
@@ -133,7 +129,7 @@ class Lane:
         for account in (self._ledger.run, self.account, *accounts):
             if (left := account.seconds_left) is not None:
                 due.append(elapsed + left)
-        about = replace(about, arrival=self._arrivals, at=elapsed, deadline=min(due))
+        about = Waiting(about.problem, about.round, about.role, self._arrivals, about.arm, elapsed, min(due))
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         priority = self._scheduler.priority(about)
         entry = _Entry(priority, self._arrivals, cost, (self.account, *accounts), held, future, about)
@@ -171,31 +167,31 @@ class Lane:
 
     # --- what became of calls -----------------------------------------------------------------------------
 
-    def leaving(self) -> Leaving:
+    def leaving(self) -> Left:
         """For the call that was let go last; :meth:`answered` and :meth:`failed` want it back."""
-        return Leaving(self.limiter.sent, None if self._rates is None else self._rates.mark())
+        return self.limiter.sent, None if self._rates is None else self._rates.mark()
 
-    def heard(self, left: Leaving, reservation: Reservation, tokens: int | None, seconds: float) -> None:
+    def heard(self, left: Left, reservation: Reservation, tokens: int | None, seconds: float) -> None:
         """A call, still with its slot, was answered after ``seconds``; ``tokens`` where known."""
         self.reached = True
-        self.limiter.answered(seconds, left.number)
-        if self._rates is not None and left.sent is not None:
+        self.limiter.answered(seconds, left[0])
+        if self._rates is not None and left[1] is not None:
             if tokens is not None:
                 self._rates.settle(reservation.cost.tokens, reservation.taken, tokens)
-            self._rates.heed(getattr(self.backend, "rate_limits", None), left.sent)
+            self._rates.heed(getattr(self.backend, "rate_limits", None), left[1])
 
-    def failed(self, left: Leaving, reservation: Reservation, error: BackendError) -> None:
+    def failed(self, left: Left, reservation: Reservation, error: BackendError) -> None:
         """A call, still with its slot, failed."""
         if isinstance(error, RateLimited):
-            self.limiter.rate_limited(left.number)
+            self.limiter.rate_limited(left[0])
         elif isinstance(error, CallTimeout) or (
             isinstance(error, ServerError) and error.status in _OVERLOADED
         ):
-            self.limiter.overloaded(left.number)
-        if self._rates is not None and left.sent is not None:
+            self.limiter.overloaded(left[0])
+        if self._rates is not None and left[1] is not None:
             if not error.may_have_been_billed:
                 self._rates.settle(reservation.cost.tokens, reservation.taken, 0)
-            self._rates.heed(getattr(self.backend, "rate_limits", None), left.sent)
+            self._rates.heed(getattr(self.backend, "rate_limits", None), left[1])
 
     # --- hedges -------------------------------------------------------------------------------------------
 

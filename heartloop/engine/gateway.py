@@ -135,7 +135,7 @@ class Gateway:
                 if lane.price is None:
                     raise UsageError(f"a budget in dollars needs a price, and that of {name!r} is unknown")
             if self.ledger.run.charged.usd is None:
-                raise UsageError("a budget in dollars needs to know what was spent, and some of it had no price")
+                raise UsageError("a budget in dollars can't begin: some of what was spent had no known price")
         self.ledger.run.budget = budget
         for lane in self.lanes.values():
             lane.look_again()

@@ -112,7 +112,7 @@ class Hedger:
         self._samples.append((asyncio.get_running_loop().time() - flight.begun, answered))
         self._news += 1
         # Seldom while much is in flight, since it takes sorting; each time towards the end of a wave.
-        if self._news >= min(32, len(self._flights) // 8) and len(self._samples) >= self.policy.samples:
+        if self._news >= min(32, len(self._flights) // 2) and len(self._samples) >= self.policy.samples:
             self._news = 0
             self._learn()
         if self.delay is not None:
