@@ -123,7 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hints", action="store_true", help="pass the answer's type and unit along")
     parser.add_argument("--show", action="store_true", help="print every wrong verdict")
     arguments = parser.parse_args(argv)
-    made = list(cases(load(arguments.data), seed=arguments.seed, per_problem=arguments.per_problem))
+    made = list(
+        cases(
+            load(arguments.data),
+            seed=arguments.seed,
+            per_problem=arguments.per_problem,
+            hints=arguments.hints,
+        )
+    )
     ours = measure(made, arguments.workers, hints=arguments.hints)
     report: dict[str, Any] = {"ours": ours.figures(made)}
     if arguments.math_verify:

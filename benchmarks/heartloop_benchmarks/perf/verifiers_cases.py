@@ -40,8 +40,13 @@ def load(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in file if line.strip()]
 
 
-def cases(problems: list[dict[str, Any]], *, seed: int = 0, per_problem: int = 4) -> Iterator[BenchCase]:
-    """``per_problem`` rewritten and as many perturbed cases a problem (all of them for 0)."""
+def cases(
+    problems: list[dict[str, Any]], *, seed: int = 0, per_problem: int = 4, hints: bool = False
+) -> Iterator[BenchCase]:
+    """``per_problem`` rewritten and as many perturbed cases a problem (all of them for 0).
+
+    ``hints`` says that the verifiers will be told each answer's type and unit.
+    """
     for problem in problems:
         rng = random.Random(f"{seed}/{problem['id']}")
         reference = problem["final_answer"][0]
@@ -57,6 +62,8 @@ def cases(problems: list[dict[str, Any]], *, seed: int = 0, per_problem: int = 4
             (kind, text, False)
             for kind, text in perturbations(bare, problem["answer_type"], problem["unit"], rng)
         ]
+        if not hints:  # without being told the reference's unit nobody can see that another one is wrong
+            wrong = [case for case in wrong if case[0] != "wrong unit"]
         if per_problem:
             right = rng.sample(right, min(per_problem, len(right)))
             wrong = rng.sample(wrong, min(per_problem, len(wrong)))

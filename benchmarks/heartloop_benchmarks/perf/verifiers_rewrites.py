@@ -230,7 +230,7 @@ def _algebraic(text: str) -> Iterator[tuple[str, str]]:
 
 def _several(text: str, rng: random.Random) -> Iterator[tuple[str, str]]:
     parts = [p.strip("$ ") for p in top_level(text)]
-    if len(parts) < 2 or any(not p for p in parts):
+    if len(parts) < 2 or any(not p for p in parts) or "where" in text:
         return
     for _ in range(2):
         shuffled = parts[:]
