@@ -72,16 +72,26 @@ ContextTokens = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option(
-        "--concurrency", "-c", min=1, help="Calls at once. Default: 64, or the embedded model's slots."
+        "--concurrency",
+        "-c",
+        min=1,
+        help="Most calls at once; fewer if the server can't take them. Default: 256, or the embedded model's slots.",
     ),
 ]
 Rpm = Annotated[float | None, typer.Option(help="Requests a minute.")]
+Tpm = Annotated[float | None, typer.Option(help="Tokens a minute.")]
+Hedge = Annotated[
+    bool | None,
+    typer.Option("--hedge/--no-hedge", help="Send calls that take far longer than others a second time."),
+]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds one try of a call may take.")]
 Retries = Annotated[int, typer.Option(min=0, help="Further tries of a failed call.")]
 BudgetTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens, prompt and completion together.")]
 BudgetCalls = Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")]
 BudgetSeconds = Annotated[float | None, typer.Option(help="Most seconds.")]
-BudgetUsd = Annotated[float | None, typer.Option(help="Most US dollars; needs --price.")]
+BudgetUsd = Annotated[
+    float | None, typer.Option(help="Most US dollars; needs a known price (--price, --prices).")
+]
 Price = Annotated[
     tuple[float, float] | None,
     typer.Option(help="US dollars per million prompt and completion tokens.", metavar="PROMPT COMPLETION"),
@@ -253,6 +263,8 @@ def run(
         int | None, typer.Option(min=1, help="Problems in work at once. Default: twice the concurrency.")
     ] = None,
     requests_per_minute: Rpm = None,
+    tokens_per_minute: Tpm = None,
+    hedge: Hedge = None,
     timeout: Timeout = 600.0,
     retries: Retries = 5,
     scheduler: Annotated[
@@ -265,6 +277,7 @@ def run(
     problem_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")] = None,
     problem_calls: Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")] = None,
     price: Price = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices of models, as a TOML file.")] = None,
     seed: Seed = 0,
     prompts: Prompts = None,
     shots: Shots = None,
@@ -290,8 +303,11 @@ def run(
         "context_tokens": context_tokens,
         "concurrency": concurrency,
         "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "hedge": bool(hedge),
         "attempt_timeout": timeout,
         "price": price,
+        "prices": None if prices is None else str(prices),
     }
     models = {"generator": make_model(model, **shared)}
     for role, name in (("judge", judge_model), ("synthesiser", synthesiser_model)):
@@ -353,6 +369,8 @@ def resume(
     concurrency: Concurrency = None,
     active: Annotated[int | None, typer.Option(min=1, help="Problems in work at once.")] = None,
     requests_per_minute: Rpm = None,
+    tokens_per_minute: Tpm = None,
+    hedge: Hedge = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds one try of a call may take.")
     ] = None,
@@ -384,6 +402,8 @@ def resume(
                 "api_key_env": api_key_env,
                 "concurrency": concurrency,
                 "requests_per_minute": requests_per_minute,
+                "tokens_per_minute": tokens_per_minute,
+                "hedge": hedge,
                 "attempt_timeout": timeout,
             },
             budget={

@@ -266,6 +266,18 @@ class HeartLoop:
             if events:
                 engine.observers.remove(observe)
 
+    def set_budget(self, budget: Budget) -> None:
+        """Raise or lower the limits of all that this loop does, now or while it works. Call from its loop.
+
+        They count from its beginning. A problem that has ended for want of budget stays ended.
+
+        Raises:
+            UsageError: a limit in dollars, and a model whose price is unknown.
+        """
+        if self._engine is not None:
+            self._engine.set_budget(budget)
+        self._engine_settings["budget"] = budget
+
     async def aclose(self) -> None:
         """Close backends and journal."""
         engine, self._engine = self._engine, None

@@ -24,9 +24,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Protocol, runtime_checkable
 
-from heartloop.engine.rates import request_rate
-
-__all__ = ["ConcurrencyLimiter", "Queueing", "request_rate"]
+__all__ = ["ConcurrencyLimiter", "Queueing"]
 
 START = 64
 """Calls at once that a model is trusted with at first."""

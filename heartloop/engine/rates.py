@@ -14,7 +14,7 @@ from asyncio_throttle import Throttler
 from heartloop.backends.base import RateLimits
 from heartloop.errors import UsageError
 
-__all__ = ["Rates", "TokenRate", "request_rate"]
+__all__ = ["Rates", "TokenRate", "check_rate", "request_rate"]
 
 WINDOW = 0.5
 """Seconds: how much is let go at once. A server's bucket usually holds a second's worth or more."""
@@ -34,15 +34,16 @@ def request_rate(requests_per_minute: float | None) -> Throttler | None:
     """
     if requests_per_minute is None:
         return None
-    _check("requests per minute", requests_per_minute)
+    check_rate("requests per minute", requests_per_minute)
     per_window = max(1, int(requests_per_minute / 60 * WINDOW))
     return Throttler(
         rate_limit=per_window, period=per_window * 60 / requests_per_minute, retry_interval=0.005
     )
 
 
-def _check(what: str, number: float) -> None:
-    if not number > 0 or math.isinf(number):
+def check_rate(what: str, number: float | None) -> None:
+    """Raise UsageError for a rate that is none (None is no limit)."""
+    if number is not None and not 0 < number < math.inf:
         raise UsageError(f"{what} must be positive, not {number}")
 
 
@@ -53,7 +54,7 @@ class TokenRate:
     """
 
     def __init__(self, tokens_per_minute: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        _check("tokens per minute", tokens_per_minute)
+        check_rate("tokens per minute", tokens_per_minute)
         self._per_second = tokens_per_minute / 60
         self._capacity = self._level = self._per_second
         self._clock = clock

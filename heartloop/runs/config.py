@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 import orjson
 
 from heartloop.engine.dispatch import Price
-from heartloop.engine.limiter import request_rate
 from heartloop.engine.models import Model
+from heartloop.engine.rates import check_rate
 from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
 from heartloop.errors import JournalCorrupt, UsageError
@@ -38,9 +38,13 @@ class ModelConfig:
     top_p: float | None = None
     max_tokens: int = 2048
     concurrency: int | None = None
+    adaptive: bool = True
     requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     attempt_timeout: float = 600.0
+    hedge: bool = False
     price: tuple[float, float] | None = None
+    prices: str | None = None
     context_tokens: int | None = None
     budget: Budget = Budget()
     slots: int | None = None
@@ -56,9 +60,13 @@ class ModelConfig:
             api_key_env=self.api_key_env,
             sampling=sampling,
             concurrency=self.concurrency,
+            adaptive=self.adaptive,
             requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            hedge=self.hedge,
             attempt_timeout=self.attempt_timeout,
             price=None if self.price is None else Price(*self.price),
+            prices=self.prices,
             budget=self.budget,
             context_tokens=self.context_tokens,
             options=options,
@@ -167,12 +175,14 @@ class RunConfig:
         for model in self.models.values():
             if model.price is not None and not all(0 <= dollars < math.inf for dollars in model.price):
                 raise UsageError(f"a price is 0 or more dollars per million tokens, not {model.price}")
-            request_rate(model.requests_per_minute)
+            check_rate("requests per minute", model.requests_per_minute)
+            check_rate("tokens per minute", model.tokens_per_minute)
             limited = self.budget.usd, self.problem_budget.usd, model.budget.usd
-            if model.price is None and any(usd is not None for usd in limited):
+            if model.model().known_price() is None and any(usd is not None for usd in limited):
                 raise UsageError(
                     f"a budget in dollars needs a price, and that of {model.name!r} is unknown: give dollars "
-                    "per million prompt and completion tokens (--price PROMPT COMPLETION), or limit tokens"
+                    "per million prompt and completion tokens (--price PROMPT COMPLETION, or a table with "
+                    "--prices FILE), or limit tokens"
                 )
             model.model().make_backend()
 

@@ -117,7 +117,7 @@ async def dry_run(config: RunConfig, problems: Iterable[Problem]) -> DryRun:
                 stand_in.requests.clear()
     usd: float | None = 0.0
     for role, stand_in in stand_ins.items():
-        price = config.models[role].model().price
+        price = config.models[role].model().known_price()
         if price is None or usd is None:
             usd = None
         else:

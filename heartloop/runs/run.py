@@ -27,7 +27,7 @@ from heartloop.journal.sqlite import SqliteJournal
 from heartloop.runs.config import RunConfig
 from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts
-from heartloop.types import Problem, Solution, StopReason
+from heartloop.types import Budget, Problem, Solution, StopReason
 
 __all__ = ["JOURNAL_NAME", "Live", "Run", "journal_in"]
 
@@ -226,6 +226,21 @@ class Run:
         if engine.ended_by is not None:
             raise engine.ended_by
         return summary
+
+    def set_budget(self, budget: Budget) -> None:
+        """Raise or lower the run's limits, now or while it works; kept for resuming. Call from the loop.
+
+        Limits count from the run's beginning; see :meth:`heartloop.engine.engine.Engine.set_budget`.
+
+        Raises:
+            UsageError: a limit in dollars, and a model whose price is unknown.
+        """
+        config = replace(self.config, budget=budget)
+        config.check()
+        if self._engine is not None:
+            self._engine.set_budget(budget)
+        self.journal.set_meta("config", config.to_dict())
+        self.config = config
 
     def drain(self) -> None:
         """Start nothing more; end when the calls in flight have been answered. Call from the loop."""
