@@ -16,7 +16,6 @@ from heartloop.answers import all_boxes, extract_answer, extract_choice, strip_r
 
 from .api import aequivalent, averify, averify_many, equivalent, verify, verify_many
 from .options import KINDS, MODES, Case, Options
-from .pool import Pool, shared_pool
 
 if TYPE_CHECKING:
     from .audit import Finding, audit
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         simpleqa_prompt,
         simpleqa_scores,
     )
+    from .pool import Pool, shared_pool
     from .sandbox import Limits
 
 _LATER = {
@@ -48,6 +48,7 @@ _LATER = {
         "simpleqa_prompt",
         "simpleqa_scores",
     ),
+    "pool": ("Pool", "shared_pool"),
     "sandbox": ("Limits",),
 }
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heartloop.errors import UsageError
 from heartloop.types import Verdict, as_references
 
-from . import engine
 from .options import Case, Options
-from .pool import Pool, Reply, shared_pool
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .pool import Pool, Reply
 
 __all__ = ["aequivalent", "averify", "averify_many", "equivalent", "verify", "verify_many"]
 
@@ -147,6 +149,9 @@ def _start(
     cases: Iterable[CaseLike], timeout: float, pool: Pool | None, defaults: Mapping[str, Any]
 ) -> tuple[list[Verdict | None], dict[int, tuple[Future[Reply], float]]]:
     """Settle what is cheap; queue the rest. Returns verdicts so far and futures by index."""
+    from . import engine  # here, to keep the package's import light
+    from .pool import shared_pool
+
     if not timeout > 0:
         raise UsageError(f"timeout must be positive, not {timeout!r}")
     verdicts: list[Verdict | None] = []
