@@ -14,9 +14,10 @@ calls (Gittins' index), not that of the next one alone.
 gain of m more votes is how much they raise the expected chance that the leader is the more frequent
 answer. Split votes gain, unanimous ones hardly do.
 
-**Exploration**: what has not been seen is estimated by the population's law, in which a fresh problem is more
-likely solved than one that has failed; and age raises priority: a factor of two in gain per token is worth
-:data:`DOUBLING` later arrivals, and no call is more than ``HIGHEST - LOWEST`` of them behind.
+**Exploration**: every problem gets its first attempt before any goes deep, since data are often sorted and
+the first problems say little of the last; rounds that have not been seen are estimated by the population's
+law; and age raises priority: a factor of two in gain per token is worth :data:`DOUBLING` later arrivals, and
+no call is more than ``HIGHEST - LOWEST`` of them behind.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ __all__ = ["DOUBLING", "HIGHEST", "LOWEST", "Adaptive", "vote_gain"]
 DOUBLING = 4_096.0
 """How many later arrivals a factor of two in gain per token is worth."""
 
-LOWEST, HIGHEST = -8.0, 2.0
-"""Levels (factors of two, against a fresh problem) beyond which differences no longer count."""
+LOWEST, HIGHEST = -8.0, 3.0
+"""Lowest and highest level (factors of two in gain per token, against an average fresh problem)."""
+
+FRESH, BEST = 2.0, 1.5
+"""Level of a problem's first attempt, and the highest of a later one."""
 
 FRESH_VOTE_GAIN = 0.5
 """Gain of a problem's first answer where there are no verdicts: more than any vote can bring later."""
@@ -215,19 +219,19 @@ class Adaptive:
         return waiting.arrival - DOUBLING * self.level(waiting)
 
     def level(self, waiting: Waiting) -> float:
-        """Gain per token of a call in factors of two, against a fresh problem's; limited on both sides."""
+        """What goes first: gain per token in factors of two, limited on both sides."""
         if waiting.role != "generator":
             return HIGHEST  # it completes what has been paid for
         history = self._histories.get((waiting.arm, waiting.problem))
-        if history is not None and history.solved:
+        if history is None or not history.rounds:
+            return FRESH
+        if history.solved:
             return LOWEST
-        if waiting.arm not in self._arms:
-            return 0.0
         reference = max(self._fresh(arm) for arm in self._arms.values())
         gain = self.gain_per_token(waiting)
         if gain <= 0:
             return LOWEST
-        return min(HIGHEST, max(LOWEST, math.log2(gain / reference)))
+        return min(BEST, max(LOWEST, math.log2(gain / reference)))
 
     def gain_per_token(self, waiting: Waiting) -> float:
         """What one more token for this call's problem is expected to bring; 0 for a solved problem."""
@@ -276,8 +280,8 @@ def _costs_of(which: int) -> int:
 
 def _cost_factor(arm: _Arm, history: _History) -> float:
     """How much dearer than the average this problem's calls are; one attempt's worth of doubt."""
-    if not history.rounds:
-        return 1.0
+    if not history.rounds or not arm.values:
+        return 1.0  # before the first estimate of all costs there is nothing to compare with
     expected = sum(arm.cost(round) for _, round in history.rounds)
     return (history.tokens + arm.costs[0]) / (expected + arm.costs[0])
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 __all__ = ["BetaGeometric", "fit", "log_posterior", "smoothed"]
 
+_ENOUGH = 1e-3
+"""A rise in the log posterior below this ends the search in that direction: some populations have no peak."""
+
 
 @dataclass(frozen=True, slots=True)
 class BetaGeometric:
@@ -53,7 +56,7 @@ def fit(
             if abs(x) > 9 or abs(y) > 7:
                 continue
             value = log_posterior(solved, tried, BetaGeometric(1 / (1 + math.exp(-x)), math.exp(y)))
-            if value > best:
+            if value > best + _ENOUGH:
                 best, logit, size = value, x, y
                 break
         else:
@@ -64,10 +67,17 @@ def fit(
 def smoothed(
     solved: Sequence[int], tried: Sequence[int], law: BetaGeometric, *, weight: float, upto: int
 ) -> list[float]:
-    """Hazards after 0 .. ``upto`` failures: the law's, counted as ``weight`` attempts, and what was seen."""
-    found = []
+    """Hazards after 0 .. ``upto`` failures: what was seen, and ``weight`` attempts' worth of expectation.
+
+    What is expected is the hazard one failure earlier, changed as the law has it change. So a round that
+    nobody reached yet does not look better than the tried ones before it.
+    """
+    found: list[float] = []
     for failures in range(upto + 1):
+        expected = law.hazard(failures)
+        if found:
+            expected *= found[-1] / law.hazard(failures - 1)
         made = tried[failures] if failures < len(tried) else 0
         right = solved[failures] if failures < len(solved) else 0
-        found.append((right + weight * law.hazard(failures)) / (made + weight))
+        found.append((right + weight * expected) / (made + weight))
     return found

@@ -220,8 +220,10 @@ def foresee(
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that ``share`` of ``ordered`` lie at or below (linear between neighbours)."""
-    place = share * (len(ordered) - 1)
+    """The value that one more draw like ``ordered`` lies at or below with chance ``share``: place
+    share * (n + 1) of n, linear between neighbours. (Quantiles of the draws themselves are too close
+    together by 2 / (n + 1).)"""
+    place = min(max(share * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])

@@ -15,12 +15,12 @@ from heartloop.types import Attempt, Problem, Solution, StopReason, Usage, Verdi
 
 
 def write_pilot(
-    folder: Path, world: World, rounds: int, *, oracle: bool = True, width: int = 1, cut_at: int | None = None
+    folder: Path, world: World, rounds: int, *, oracle: bool = True, cut_at: int | None = None
 ) -> Path:
     """The run of ``world`` in ``folder``: with ``oracle`` problems end once right, otherwise all rounds run
     and are scored afterwards. ``cut_at``: a budget ended every problem after so many attempts."""
     folder.mkdir(parents=True, exist_ok=True)
-    arm = ArmConfig("main", judge="oracle" if oracle else "majority", max_rounds=rounds, width=width)
+    arm = ArmConfig("main", judge="oracle" if oracle else "majority", max_rounds=rounds)
     config = RunConfig({"generator": ModelConfig("scripted/echo", concurrency=8)}, (arm,))
     journal = SqliteJournal.create(folder / JOURNAL_NAME, meta={"config": config.to_dict()})
     try:
@@ -59,7 +59,9 @@ def write_pilot(
                 verdict=attempts[-1].score,
             )
             for ordinal, attempt in enumerate(attempts):
-                journal.post(Event(EventKey("main", f"p{i}", "0", "attempt", ordinal), "", attempt_to_dict(attempt)))
+                journal.post(
+                    Event(EventKey("main", f"p{i}", "0", "attempt", ordinal), "", attempt_to_dict(attempt))
+                )
             journal.post(solution_to_result("main", solution))
     finally:
         journal.close()
