@@ -22,11 +22,10 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from heartloop.backends.base import Backend
-from heartloop.backends.router import Conversation, PrefixRouter, ReplicaState, Router
+from heartloop.backends.replica import Measured, Member, Probed, Replica, name_of
+from heartloop.backends.router import Conversation, PrefixRouter, Router
 from heartloop.backends.vllm_metrics import VllmMetrics
 from heartloop.errors import (
     BackendError,
@@ -51,63 +50,6 @@ _TOLERATED = 2
 _REMEMBERED = 1024
 _FIRST_TOKENS = 256
 _STALE_SECONDS = 10.0
-
-
-@runtime_checkable
-class _Probed(Protocol):
-    async def probe(self) -> None: ...
-
-
-@runtime_checkable
-class _Measured(Protocol):
-    async def metrics(self) -> VllmMetrics: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """How a replica was when it was asked after.
-
-    Attributes:
-        up: whether calls go there.
-        in_flight: calls of ours that it has not answered.
-        running, waiting: what it said of itself when last polled, others' calls included; None if never.
-        queue: the estimate that routing goes by, in generated tokens' worth of work.
-        calls, failures: answered, and failed (cancelled ones are neither).
-        error: what took it out, while it is out.
-    """
-
-    name: str
-    up: bool
-    in_flight: int
-    running: int | None
-    waiting: int | None
-    queue: float
-    calls: int
-    failures: int
-    error: str | None
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    backend: Backend
-    name: str
-    index: int
-    state: ReplicaState = field(default_factory=ReplicaState)
-    units: float = 0.0  # of the calls in flight, as expected
-    started: int = 0
-    calls: int = 0
-    failed: int = 0
-    in_a_row: int = 0
-    error: BackendError | None = None
-    back_at: float = 0.0  # when the next call may try it, for those that can't be probed
-    out_for: float = 0.0
-    tried_at: float = 0.0
-    seen: VllmMetrics | None = None
-    seen_at: float = 0.0
-    others: int = 0  # calls there that are not ours
-    unmeasured: int = 0
-    polled: bool = False
-    prober: asyncio.Task[None] | None = None
 
 
 class ReplicaSet:
@@ -144,7 +86,7 @@ class ReplicaSet:
         if min(poll_seconds, probe_first, probe_max) <= 0:
             raise UsageError("poll_seconds, probe_first and probe_max must be positive")
         self._members = [
-            _Member(backend, _shown(backend, index), index) for index, backend in enumerate(backends)
+            Member(backend, name_of(backend, index), index) for index, backend in enumerate(backends)
         ]
         self._states = [member.state for member in self._members]
         self._router: Router = PrefixRouter(len(backends), seed=seed) if router is None else router
@@ -237,7 +179,7 @@ class ReplicaSet:
         self._answered(member, conversation, cached, completion)
         return completion
 
-    def _choose(self, request: Request, conversation: Conversation) -> _Member:
+    def _choose(self, request: Request, conversation: Conversation) -> Member:
         now = self._clock()
         for member in self._members:
             if not member.state.up and member.prober is None and member.back_at <= now:
@@ -265,21 +207,21 @@ class ReplicaSet:
         if len(self._last) > _REMEMBERED + self._in_flight:
             self._last.popitem(last=False)
 
-    def _start(self, member: _Member, units: float) -> None:
+    def _start(self, member: Member, units: float) -> None:
         member.state.in_flight += 1
         member.started += 1
         member.units += units
         self._in_flight += 1
-        if self._poller is None and any(isinstance(m.backend, _Measured) for m in self._members):
+        if self._poller is None and any(isinstance(m.backend, Measured) for m in self._members):
             self._poller = asyncio.get_running_loop().create_task(self._poll())
 
-    def _end(self, member: _Member, units: float) -> None:
+    def _end(self, member: Member, units: float) -> None:
         member.state.in_flight -= 1
         self._in_flight -= 1
         member.units = member.units - units if member.state.in_flight else 0.0
 
     def _answered(
-        self, member: _Member, conversation: Conversation, cached: int, completion: Completion
+        self, member: Member, conversation: Conversation, cached: int, completion: Completion
     ) -> None:
         member.calls += 1
         member.in_a_row = 0
@@ -328,8 +270,8 @@ class ReplicaSet:
         finally:
             self._poller = None
 
-    async def _measure(self, member: _Member) -> None:
-        if not isinstance(member.backend, _Measured) or member.unmeasured > 2:
+    async def _measure(self, member: Member) -> None:
+        if not isinstance(member.backend, Measured) or member.unmeasured > 2:
             return
         # What of the server's count is ours: at most what was in flight before, and what started meanwhile.
         ours, started = member.state.in_flight, member.started
@@ -355,7 +297,7 @@ class ReplicaSet:
 
     # --- health ------------------------------------------------------------------------------------------
 
-    def _failed(self, member: _Member, error: BackendError) -> None:
+    def _failed(self, member: Member, error: BackendError) -> None:
         if isinstance(error, ConnectionFailed):
             member.failed += 1
             self._take_out(member, error)
@@ -367,7 +309,7 @@ class ReplicaSet:
         else:
             member.in_a_row = 0  # whatever it had against the call, it is there
 
-    def _take_out(self, member: _Member, error: BackendError) -> None:
+    def _take_out(self, member: Member, error: BackendError) -> None:
         now = self._clock()
         member.error = error.with_traceback(None)
         member.tried_at = now
@@ -379,10 +321,10 @@ class ReplicaSet:
         member.state.up = False
         self._router.forget(member.index)
         logger.warning("%s: replica %s is out: %s", self.name, member.name, error)
-        if isinstance(member.backend, _Probed) and not self._closed:
+        if isinstance(member.backend, Probed) and not self._closed:
             member.prober = asyncio.get_running_loop().create_task(self._probe(member, member.backend))
 
-    async def _probe(self, member: _Member, backend: _Probed) -> None:
+    async def _probe(self, member: Member, backend: Probed) -> None:
         wait = self._probe_first
         while True:
             await asyncio.sleep(wait * (0.75 + 0.5 * self._random.random()))
@@ -396,7 +338,7 @@ class ReplicaSet:
                 self._bring_back(member)
                 return
 
-    def _bring_back(self, member: _Member) -> None:
+    def _bring_back(self, member: Member) -> None:
         if member.prober is not None:
             member.prober.cancel()
             member.prober = None
@@ -446,7 +388,7 @@ class ReplicaSet:
         """
         total = VllmMetrics()
         for member in self._members:
-            if member.state.up and isinstance(member.backend, _Measured):
+            if member.state.up and isinstance(member.backend, Measured):
                 total = total + await member.backend.metrics()
         return total
 
@@ -463,8 +405,3 @@ class ReplicaSet:
         for outcome in outcomes:  # one that can't be closed is no reason to leave the others open
             if isinstance(outcome, BaseException):
                 raise outcome
-
-
-def _shown(backend: Backend, index: int) -> str:
-    address = getattr(backend, "address", None)
-    return f"{backend.name}#{index + 1}" if address is None else str(address.shown)
