@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,11 @@ class Done:
     code: int
     out: str
     err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines of standard error that tell more than how far a run is (every ten seconds)."""
+        return [line for line in self.err.splitlines() if not re.match(r"\d+/\d+ problems, ", line)]
 
     @property
     def json(self) -> Any:
@@ -55,7 +60,7 @@ def process(*args: str | Path, env: dict[str, str] | None = None, **options: Any
     )
 
 
-def finish(started: subprocess.Popen[bytes], timeout: float = 60.0) -> Done:
+def finish(started: subprocess.Popen[bytes], timeout: float = 120.0) -> Done:
     """Wait for a process; one that hangs is killed, and the test fails."""
     try:
         out, err = started.communicate(timeout=timeout)
@@ -164,7 +169,7 @@ class ServerProcess:
 
 
 def wait_for(
-    condition: Callable[[], bool], working: subprocess.Popen[bytes] | None = None, seconds: float = 20.0
+    condition: Callable[[], bool], working: subprocess.Popen[bytes] | None = None, seconds: float = 60.0
 ) -> None:
     """Poll until ``condition`` holds. ``working`` must not end before; it is killed where it never comes."""
     end = time.monotonic() + seconds
@@ -177,8 +182,3 @@ def wait_for(
                 raise AssertionError(f"waited in vain; killed: {finish(working)}")
             raise AssertionError("waited in vain")
         time.sleep(0.005)
-
-
-def interrupt(started: subprocess.Popen[bytes], numbers: Sequence[int] = (signal.SIGINT,)) -> None:
-    for number in numbers:
-        started.send_signal(number)

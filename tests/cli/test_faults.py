@@ -146,7 +146,7 @@ def test_a_server_that_is_down_is_said_soon_and_the_run_is_kept(tmp_path: Path) 
     done = run_process(
         *("run", "--data", data, "--base-url", address, "--out", tmp_path / "run", *CALL, "--retries", "2")
     )
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 30
     assert done.code == 1
     assert done.out == ""
     assert f"no connection to {address}" in done.err

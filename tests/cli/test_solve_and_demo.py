@@ -73,7 +73,7 @@ def test_one_json_object_and_nothing_else(tmp_path: Path, server: FaultServer) -
     call = ["--model", "test-model", "--base-url", server.base_url, "--out", str(tmp_path / "run")]
     done = run_process("run", "--data", data, *call, "--max-rounds", "1", "--price", "1", "2", "--json")
     assert done.code == 0
-    assert done.err == ""
+    assert done.complaints == []
     summary = done.json
     prompt, completion = summary["prompt_tokens"], summary["completion_tokens"]
     assert (summary["problems"], summary["solved"], summary["calls"]) == (2, 2, 2)
