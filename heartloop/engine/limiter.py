@@ -34,15 +34,15 @@ RATE_LIMITED, OVERLOADED, QUEUED = 0.7, 0.5, 0.8
 """What is left after each kind of trouble."""
 TOO_MANY = 0.15
 """Share of recent calls that timed out which is more than faults of single calls."""
-RECENT = 32
+RECENT = 64
 GROWN = 1.5
 """Growth of the median latency that counts as longer."""
-PROBE, STAYED = 0.75, 0.89
-"""What is tried now and then, and the share of throughput that must stay: about half-way between the two."""
-FIRST_PROBE, RARER = 8, 3
-"""Windows until the first try, and how many times rarer each one in vain makes the next."""
-FEWEST, MOST = 24, 192
-"""Answers that latency and throughput are judged by: two for each call allowed, within these bounds."""
+PROBE, STAYED = 0.75, 0.94
+"""What is tried now and then, and the share of the best throughput that must stay for it to last."""
+FIRST_PROBE, RARER, RAREST_PROBE = 8, 3, 72
+"""Windows until the first try, how many times rarer each one in vain makes the next, and the rarest."""
+FEWEST, MOST = 64, 384
+"""Answers that latency and throughput are judged by: three for each call allowed, within these bounds."""
 FULL_QUEUE = 0.25
 """Waiting calls for each running one, at the server, that are too many."""
 
@@ -100,6 +100,7 @@ class ConcurrencyLimiter:
         self._troubles = 0.0
         # --- latency
         self._latencies: list[float] = []
+        self._seen = 0
         self._since = clock()
         self._held_back = True
         self._level = self.allowed
@@ -107,7 +108,7 @@ class ConcurrencyLimiter:
         self._baseline = 0.0
         self._longer = False
         self._proven = self.allowed
-        self._rate = 0.0
+        self._rate = self._best = 0.0
         self._probing: tuple[int, float, float] | None = None  # allowed, rate and latency before
         self._probe_gap = self._probe_in = FIRST_PROBE
         self._new_window()
@@ -146,12 +147,15 @@ class ConcurrencyLimiter:
         self._troubles -= self._troubles / RECENT
         if number <= self._settled_at:
             # It says how things were before, or were just becoming.
-            if not self._latencies:
+            if self._latencies:
+                self._seen += 1
+            else:
                 self._since = self._clock()
             return
         if self.running < self.allowed:
             self._held_back = False
         self._answers += 1
+        self._seen += 1
         self._latencies.append(seconds)
         if self._starting and self._held_back and self.allowed < self.limit and self._queue is None:
             self.allowed += 1
@@ -212,14 +216,14 @@ class ConcurrencyLimiter:
     def _look(self) -> None:
         """Judge latency and throughput by a window of answers."""
         middle = median(self._latencies)
-        rate = len(self._latencies) / max(self._clock() - self._since, 1e-9)
+        rate = self._seen / max(self._clock() - self._since, 1e-9)
         held_back, level = self._held_back, self._level
         self._new_window()
         if not held_back or (self._queue is not None and self._queue() is not None):
             self._end_probe(kept=False)
             return
         if self._probing is not None:
-            self._end_probe(kept=rate >= STAYED * self._probing[1])
+            self._end_probe(kept=rate >= STAYED * self._best)
         if self._starting:
             if self._rate and rate < self._rate / STAYED:
                 self._starting = False
@@ -233,12 +237,14 @@ class ConcurrencyLimiter:
             return
         before = self.allowed
         self._lower(PROBE)
+        # Of a while, not of the last window: many small losses, each within bounds, would add up.
+        self._best = max(rate, 0.98 * self._best)
         self._probing = before, rate, middle
 
     def _end_probe(self, *, kept: bool) -> None:
         if self._probing is None:
             return
-        before, _, latency = self._probing
+        before, rate, latency = self._probing
         self._probing = None
         if kept:
             self._proven = self.allowed
@@ -246,12 +252,14 @@ class ConcurrencyLimiter:
         else:
             self._proven = self.allowed = before
             self._baseline = latency
-            self._probe_gap *= RARER
+            self._best = rate
+            self._probe_gap = min(RARER * self._probe_gap, RAREST_PROBE)
             self._probe_in = self._probe_gap
 
     def _new_window(self) -> None:
         self._latencies.clear()
+        self._seen = 0
         self._since = self._clock()
         self._held_back = True
         self._level = self.allowed
-        self._enough = max(FEWEST, min(2 * self.allowed, MOST))
+        self._enough = max(FEWEST, min(3 * self.allowed, MOST))
