@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -607,6 +608,7 @@ def _logging(verbose: bool) -> None:
         logging.getLogger("heartloop").setLevel(logging.INFO)
 
 
+@cache
 def _add_commands() -> None:
     """Commands of other packages join by entry point; one that is broken does not take the rest along."""
     for point in entry_points(group="heartloop.commands"):

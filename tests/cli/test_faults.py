@@ -57,7 +57,8 @@ def test_one_problems_failure_never_ends_the_run_and_resume_tries_it_again(
 ) -> None:
     script = Only("1 + 2", fault)
     with FaultServer(script) as server:
-        done = run(server, tmp_path, "--retries", "1", "--timeout", "0.3", "--json")
+        patience = "0.5" if fault == "hang" else "20"
+        done = run(server, tmp_path, "--retries", "1", "--timeout", patience, "--json")
         assert done.code == 1
         assert [call["fault"] for call in server.calls].count(fault) == tries
         summary = done.json
