@@ -144,9 +144,13 @@ class FaultServer:
         refuses: Sequence[str] = (),
         log: str | Path | None = None,
         port: int = 0,
+        rpm: float = 0.0,
+        tpm: float = 0.0,
     ) -> None:
         """
         Args:
+            rpm, tpm: requests and tokens a minute (0: any), as buckets of a second's worth; beyond them 429,
+                with Retry-After.
             api_key: calls with another key get a 401.
             refuses: request fields that get OpenAI's unsupported_parameter or unsupported_value error.
         """
@@ -158,6 +162,7 @@ class FaultServer:
         self.wrong, self.seed, self.models = wrong, seed, list(models)
         self.api_key, self.refuses = api_key, set(refuses)
         self.calls: list[dict[str, Any]] = []
+        self._buckets = [_Bucket(rpm) if rpm else None, _Bucket(tpm) if tpm else None]
         self.running = self.peak = self.connections = self.connections_made = 0
         self.port = port
         self._seen: Counter[str] = Counter()
@@ -218,7 +223,12 @@ class FaultServer:
         self._seen[key] += 1
         draw = random.Random(f"{self.seed}/{key}/{occurrence}")
         fault = self._fault(body, headers, draw)
+        wait = self._over_limits(body, key)
+        if wait:
+            fault = "429"
         call = {"id": len(self.calls), "body": body, "headers": headers, "fault": fault, "state": "running"}
+        if wait:
+            call["retry_after_ms"] = f"{1000 * wait + 1:.0f}"
         self.calls.append(call)
         self.running += 1
         self.peak = max(self.peak, self.running)
@@ -235,6 +245,20 @@ class FaultServer:
         finally:
             self.running -= 1
             self._note(str(call["state"]), call)
+
+    def _over_limits(self, body: dict[str, Any], key: str) -> float:
+        """Seconds until the call would be within the limits; 0 where it is."""
+        weights = (1, self._answer("ok", body, key)["usage"]["total_tokens"] if self._buckets[1] else 0)
+        pairs = [
+            (bucket, weight)
+            for bucket, weight in zip(self._buckets, weights, strict=True)
+            if bucket is not None
+        ]
+        wait = max((bucket.wait(weight) for bucket, weight in pairs), default=0.0)
+        if not wait:
+            for bucket, weight in pairs:
+                bucket.level -= weight
+        return wait
 
     def _fault(self, body: dict[str, Any], headers: dict[str, str], draw: random.Random) -> str:
         if self.api_key is not None and headers.get("authorization") != f"Bearer {self.api_key}":
@@ -270,6 +294,8 @@ class FaultServer:
             sent = headers.get("authorization", "").removeprefix("Bearer ")
             date = formatdate(time.time() + 5, usegmt=True)
             more = {name: value.replace("{date}", date) for name, value in more.items()}
+            if "retry_after_ms" in call:
+                more["retry-after-ms"] = call["retry_after_ms"]
             if isinstance(error, str):
                 connection.send(status, error.encode(), more, "text/html")
             else:
@@ -354,6 +380,22 @@ class FaultServer:
         if "tokens" in call:
             line["tokens"] = call["tokens"]
         os.write(self._log, json.dumps(line).encode() + b"\n")
+
+
+class _Bucket:
+    """Fills at ``rate`` a minute; holds a second's worth."""
+
+    def __init__(self, rate: float) -> None:
+        self.second = self.level = max(1.0, rate / 60)
+        self.rate = rate / 60
+        self.at = time.monotonic()
+
+    def wait(self, weight: float) -> float:
+        now = time.monotonic()
+        self.level = min(self.second, self.level + (now - self.at) * self.rate)
+        self.at = now
+        missing = min(weight, self.second) - self.level
+        return missing / self.rate if missing > 0 else 0.0
 
 
 def _distorted(fault: str, data: dict[str, Any]) -> Any:
@@ -520,6 +562,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--rpm", type=float, default=0.0)
+    parser.add_argument("--tpm", type=float, default=0.0)
     args = parser.parse_args()
     server = FaultServer(
         rates={name: float(p) for name, _, p in (rate.partition("=") for rate in args.rate)},
@@ -529,6 +573,8 @@ def main() -> None:
         models=args.model or ["test-model"],
         log=args.log,
         port=args.port,
+        rpm=args.rpm,
+        tpm=args.tpm,
     )
     asyncio.run(server.serve(lambda: print(f"READY {server.port}", flush=True), signals=True))
 
