@@ -41,7 +41,8 @@ _TITLES = {
 
 def demo_config(seed: int) -> RunConfig:
     """Every arm has the same model, sampling, shots, rounds, calls and tokens a problem."""
-    arms = [ArmConfig("single_pass", "single_pass", "majority", ROUNDS)]
+    # With the loops' own first prompt: what they add to it is what is to be seen, and it costs no call.
+    arms = [ArmConfig("single_pass", "chain_of_thought", "majority", ROUNDS)]
     for setting, judge in (("s1", "oracle"), ("s2", "majority")):
         for name, rotation in (
             ("resample", "alternating"),
