@@ -48,5 +48,13 @@ test-real: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
+# The verifiers' comparison needs OlympiadBench's file in the folder HEARTLOOP_DATA; Math-Verify gets an environment
+# of its own.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m heartloop_benchmarks.perf.engine
+	$(BIN)/python -m heartloop_benchmarks.perf.schedulers
+	@if [ -z "$$HEARTLOOP_DATA" ]; then echo "verifiers: skipped, HEARTLOOP_DATA is not set"; else \
+	  test -x .venv-peer/bin/python || { $(PYTHON) -m venv .venv-peer && \
+	    .venv-peer/bin/pip install -q "math-verify[antlr4_13_2]==0.9.0"; } && \
+	  $(BIN)/python -m heartloop_benchmarks.perf.verifiers --math-verify .venv-peer/bin/python \
+	    --data "$$HEARTLOOP_DATA/olympiadbench_oe_to_maths_en.jsonl"; fi
