@@ -31,6 +31,14 @@ __all__ = ["Foreseen", "Pilot", "foresee", "foreseen_worlds"]
 _LAW_WEIGHT = 2.0
 """How many attempts the law counts for in a round: little, since it is made from the same data."""
 
+_UNSEEN = 0.5
+"""Successes (or failures) that might as well have been seen, where none were (Jeffreys' prior)."""
+
+_TRUST = 0.8
+"""How much of a problem each problem of the pilot counts for. At 1 the intervals of small pilots are somewhat
+narrow, as bootstrap intervals are where costs are skewed: 85 to 86% of them held the truth in
+``heartloop_benchmarks.perf.plan_coverage``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
@@ -103,8 +111,8 @@ class _Population:
             if made == 0:
                 found.append(centre)
                 continue
-            a, b = right + _LAW_WEIGHT * centre, made - right + _LAW_WEIGHT * (1 - centre)
-            found.append(rng.betavariate(a, b))
+            wins, losses = _TRUST * right, _TRUST * (made - right)
+            found.append(rng.betavariate(wins + _doubt(centre, losses), losses + _doubt(1 - centre, wins)))
         return found
 
 
@@ -120,14 +128,30 @@ def foreseen_worlds(pilot: Pilot, *, problems: int, draws: int, seed: int = 0) -
     worlds: list[World] = []
     for draw in range(draws):
         rng = random.Random(f"plan/{seed}/{draw}")
-        weights = [rng.expovariate(1.0) for _ in pilot.courses]
+        weights = [rng.gammavariate(_TRUST, 1.0) for _ in pilot.courses]
         if pilot.oracle:
             worlds.append(_oracle_world(population, weights, problems, rng))
         else:
-            places = [place for place, course in enumerate(pilot.courses) if course]
-            chosen = rng.choices(places, [weights[place] for place in places], k=problems)
-            worlds.append([pilot.courses[place] for place in chosen])
+            courses = [course for course in pilot.courses if course]
+            kept = [weight for weight, course in zip(weights, pilot.courses, strict=True) if course]
+            unseen = _unseen(rng.choice(courses))
+            kept += [rng.gammavariate(_UNSEEN, 1.0) for _ in unseen]
+            worlds.append(rng.choices([*courses, *unseen], kept, k=problems))
     return worlds
+
+
+def _unseen(like: Sequence[Sample]) -> list[list[Sample]]:
+    """A problem that is always right and one that never is: there may be some, even if the pilot met none."""
+    return [
+        [sample._replace(correct=right, answer="right" if right else "wrong") for sample in like]
+        for right in (True, False)
+    ]
+
+
+def _doubt(chance: float, against: float) -> float:
+    """The prior's share in a beta posterior: what the law expects of as many attempts as went the other way,
+    but no more than Jeffreys' half a success, or the law's own weight."""
+    return max(_LAW_WEIGHT * chance, min(_UNSEEN, chance * against))
 
 
 def _oracle_world(
