@@ -191,6 +191,10 @@ class LlamaCppBackend:
 
     # --- the model's life --------------------------------------------------------------------------------
 
+    async def warm_up(self) -> None:
+        """Load the model."""
+        await self._ready()
+
     async def _ready(self) -> None:
         if self._closed:
             raise UsageError(f"{self!r} is closed")

@@ -226,6 +226,10 @@ class OpenAIBackend:
 
     # --- the client's life -------------------------------------------------------------------------------
 
+    async def warm_up(self) -> None:
+        """Import the openai package and make the client, which takes about a second."""
+        await self._connected()
+
     async def _connected(self) -> Any:
         if self._closed:
             raise UsageError(f"{self!r} is closed")

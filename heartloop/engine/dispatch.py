@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeAlias
@@ -88,6 +88,8 @@ class Lane:
         says = hasattr(backend, "rate_limits")
         self._rates = Rates(tokens_per_minute) if says or tokens_per_minute is not None else None
         self.reached = False
+        self._warm = not hasattr(backend, "warm_up")
+        self._warming = asyncio.Lock()
         self.closed = False
         self._ledger = ledger
         self._scheduler = scheduler
@@ -364,6 +366,16 @@ class Lane:
                 if entry.timer is not None:
                     entry.timer.cancel()
                 self._watch(entry)
+
+    async def warm_up(self) -> None:
+        """Have the backend ready, once, so that its start counts against no call's time limit or charge."""
+        if self._warm:
+            return
+        async with self._warming:
+            if not self._warm:
+                warm_up: Callable[[], Awaitable[None]] = getattr(self.backend, "warm_up")  # noqa: B009
+                await warm_up()
+                self._warm = True
 
     async def aclose(self) -> None:
         """Cancel timers and end everyone who waits."""

@@ -113,6 +113,7 @@ class Gateway:
         """
         lane = self.lane(call.lane)
         check_calls_allowed(lane.backend)
+        await lane.warm_up()
         tries = _Tries(call, lane, self)
         try:
             return await tries.once()
