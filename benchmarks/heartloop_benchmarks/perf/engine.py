@@ -2,8 +2,8 @@
 
 ``python -m heartloop_benchmarks.perf.engine [--calls 5000] [--repeats 3] [--server "COMMAND"]``
 
-Each client runs in a process of its own against one server, in turn, ``--repeats`` times; medians are shown. The
-server is the small one beside this file, or any command that prints ``READY <port>``.
+Each client runs in a process of its own against one server, in turn, ``--repeats`` times; medians are
+shown. The server is the small one beside this file, or any command that prints ``READY <port>``.
 """
 
 from __future__ import annotations
