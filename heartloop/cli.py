@@ -132,6 +132,7 @@ def _main(
 
 @app.command()
 def solve(
+    context: typer.Context,
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     model: Model = "local/smollm2-135m",
     reference: Annotated[
@@ -178,6 +179,7 @@ def solve(
     from heartloop.types import Budget
 
     _logging(verbose)
+    _note_unused(context, strategy)
     if question == "-":
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     check_kind(kind)
@@ -230,9 +232,12 @@ def solve(
 
 @app.command()
 def run(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="JSON lines with id, question and answer.")],
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the run; must not hold one yet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; must not hold one yet. Not needed for --dry-run.")
+    ] = None,
     id_field: Annotated[
         str, typer.Option(help="Field with the id; the line's number where it is missing.")
     ] = "id",
@@ -295,6 +300,7 @@ def run(
     from heartloop.types import Budget
 
     _logging(verbose)
+    _note_unused(context, strategy)
     shared = {
         "base_url": base_url,
         "api_key_env": api_key_env,
@@ -349,6 +355,8 @@ def run(
     if dry_run:
         preview(config, problems, None if json else _console(), _print_json)
         return
+    if out is None:
+        raise UsageError("--out is missing: name a folder for the run")
     with _kept(out, json):
         summary = start(out, config, problems, _console(stderr=True))
     _finish(summary, json, out)
@@ -527,6 +535,18 @@ def demo(
         _print_json(summary)
 
 
+def _note_unused(context: typer.Context, strategy: str) -> None:
+    """Say it when an option was given that the strategy has no use for: a run must not seem to be what it is not."""
+    from heartloop.strategies import options_of
+
+    takes = options_of(strategy)
+    for option in ("max_rounds", "width", "rotation", "deck", "stable_rounds"):
+        source = context.get_parameter_source(option)
+        if takes is not None and option not in takes and source is not None and source.name == "COMMANDLINE":
+            shown = f"--{option.replace('_', '-')}"
+            print(f"heartloop: note: {shown} means nothing to the strategy {strategy!r}", file=sys.stderr)
+
+
 # --- around them ---------------------------------------------------------------------------------------
 
 
@@ -625,8 +645,8 @@ def _complain(error: HeartLoopError) -> None:
 
 def main() -> None:
     """Entry point of the command ``heartloop``."""
-    _add_commands()
     try:
+        _add_commands()
         app(prog_name="heartloop")
     except UsageError as error:
         _complain(error)
@@ -636,6 +656,9 @@ def main() -> None:
         sys.exit(FAILED)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(FAILED)
+    except OSError as error:
+        _complain(HeartLoopError(f"can't write the output: {error.strerror or error}"))
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

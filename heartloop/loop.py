@@ -423,10 +423,17 @@ def make_problem(
     """A problem from a question; its id is a hash of the question unless given.
 
     Raises:
-        UsageError: the question is empty.
+        UsageError: the question is empty, or is no question; the reference is empty, or no text.
     """
+    if not isinstance(question, str | tuple):
+        raise UsageError(
+            f"a question is text or a tuple of parts, not {type(question).__name__}; "
+            "with an id or a reference, pass heartloop.Problem(id, question, reference)"
+        )
     if _is_empty(question):
         raise UsageError("the question is empty")
+    if reference is not None and (not isinstance(reference, str) or not reference.strip()):
+        raise UsageError(f"a reference is text, such as '42', not {reference!r}")
     if id is None:
         id = hashlib.blake2b(repr(question).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return Problem(id=id, question=question, reference=reference, kind=kind)

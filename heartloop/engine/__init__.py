@@ -1,0 +1,1 @@
+"""The engine: sessions, the one gateway to models, budgets, replay."""

@@ -112,9 +112,14 @@ class Lane:
         return sum(not entry.granted.done() for entry in (*self._waiting, *self._retries))
 
     def worst_case(self, prompt_tokens: int, max_tokens: int) -> Spend:
-        """What a call can cost at most."""
+        """What a call can cost at most: never more than the model's context holds, where that is known."""
+        context = self.backend.context_tokens
+        if context is not None:
+            prompt_tokens = min(prompt_tokens, context)
+            max_tokens = min(max_tokens, context)
         usd = None if self.price is None else self.price.worst(prompt_tokens, max_tokens)
-        return Spend(tokens=prompt_tokens + max_tokens, calls=1, usd=usd)
+        tokens = prompt_tokens + max_tokens
+        return Spend(tokens if context is None else min(tokens, context), calls=1, usd=usd)
 
     async def admit(
         self, cost: Spend, accounts: Sequence[Account], about: Waiting, held: Reservation | None = None

@@ -67,7 +67,7 @@ class Session:
             history: the attempts it follows, oldest first; empty for a first attempt.
             cue: goes into the feedback on the last of them.
             prompt: name of the question's template.
-            feedback: name of the feedback's template; default ``"heart"``.
+            feedback: name of the feedback's template; default: HEART's, or without a cue self-reflection's.
             round: default: one more than the history is long.
 
         Raises:

@@ -263,8 +263,8 @@ class Solving:
     async def scored(self, solution: Solution) -> Solution:
         """``solution`` with the scorer's verdict on its answer and on every attempt."""
         scorer = self.arm.scorer
-        if scorer is None or self.problem.reference is None:
-            return solution
+        if scorer is None or self.problem.reference is None or not solution.attempts:
+            return solution  # what was never attempted is not wrong
 
         async def score(answer: str | None) -> Verdict:
             try:

@@ -1,0 +1,1 @@
+"""Responders: how one attempt is made."""

@@ -31,7 +31,7 @@ class Responder(Protocol):
             history: the attempts before it on its line, oldest first; empty for a first attempt.
             prompt: name of the question's template.
             cue: goes into the feedback, with the template named ``feedback`` (default ``"heart"``).
-            feedback: name of the feedback template; None with an empty history.
+            feedback: name of the feedback template; None is HEART's, or without a cue self-reflection's.
             round: its round, from 1.
         """
         ...

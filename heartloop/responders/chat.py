@@ -50,6 +50,8 @@ class ChatResponder:
         said = ""
         if history:
             name = feedback or "heart"
+            if feedback is None and cue is None:
+                name = f"self_reflection_{session.speech_act(history[-1]).value}"
             said = session.prompts.fill("feedback", name, cue="" if cue is None else cue.text)
         completion = await self._ask(problem, list(history), said, session, prompt, round)
         attempt = attempt_from(completion, problem, branch=session.branch_name, round=round)

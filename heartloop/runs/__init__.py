@@ -1,0 +1,1 @@
+"""Runs: many problems, arms, one folder; and what the command line shows of them."""

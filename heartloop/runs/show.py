@@ -137,6 +137,9 @@ def show_conversation(journal: JournalQueries, config: RunConfig, problem_id: st
         attempts = list(_attempts(journal, arm.name, problem.id))
         for panel in attempt_panels(attempts, outcome):
             console.print(panel)
+        written = None if outcome is None or outcome.chosen is None else outcome.chosen.get("attempt")
+        if written is not None:
+            console.print(_written_panel(attempt_from_dict(written)))
         console.print(_outcome_line(outcome))
 
 
@@ -220,6 +223,13 @@ def attempt_panels(attempts: Iterable[Attempt], outcome: Outcome | None = None) 
         yield Panel(Group(excerpt(attempt.text), answer + cut), title=head, title_align="left")
 
 
+def _written_panel(attempt: Attempt) -> Panel:
+    """An answer that the judge wrote itself, from the attempts above it."""
+    answer = Text.assemble(("answer: ", "bold"), clean("none" if attempt.answer is None else attempt.answer))
+    title = Text("final answer, written by the judge")
+    return Panel(Group(excerpt(attempt.text), answer), title=title, title_align="left", border_style="green")
+
+
 def _outcome_line(outcome: Outcome | None) -> Text:
     if outcome is None:
         return Text("not finished", style="yellow")
@@ -241,6 +251,10 @@ def show_solution(solution: Solution, console: Console) -> None:
     """A solved question: all attempts, then the answer."""
     for panel in attempt_panels(solution.attempts):
         console.print(panel)
+    chosen = solution.chosen
+    places = {(attempt.branch, attempt.round) for attempt in solution.attempts}
+    if chosen is not None and (chosen.branch, chosen.round) not in places:
+        console.print(_written_panel(chosen))
     answer = "no answer" if solution.answer is None else solution.answer
     line = Text.assemble(("answer: ", "bold"), clean(answer, style="bold"))
     if solution.correct is not None:

@@ -23,6 +23,7 @@ class ArmSummary:
 
     Attributes:
         finished: problems that have a result (failed ones too).
+        unattempted: those of them that have no attempt at all; they are not scored.
         scored: those whose final answer has a verdict; solved: those found right.
         interval: 95% Wilson interval of solved / scored.
         by_round: for each round, (problems right at the end of that round, problems scored): the answer of
@@ -32,6 +33,7 @@ class ArmSummary:
 
     name: str
     finished: int
+    unattempted: int
     scored: int
     solved: int
     interval: tuple[float, float] | None
@@ -85,6 +87,7 @@ class Summary:
             "problems": self.problems,
             "finished": sum(arm.finished for arm in self.arms),
             "pending": self.pending,
+            "unattempted": sum(arm.unattempted for arm in self.arms),
             "scored": scored,
             "solved": solved,
             "accuracy": solved / scored if scored else None,
@@ -118,6 +121,7 @@ def _arm_to_dict(arm: ArmSummary) -> dict[str, Any]:
     return {
         "name": arm.name,
         "finished": arm.finished,
+        "unattempted": arm.unattempted,
         "scored": arm.scored,
         "solved": arm.solved,
         "accuracy": arm.solved / arm.scored if arm.scored else None,
@@ -187,6 +191,7 @@ def _arm(name: str, found: list[Outcome]) -> ArmSummary:
     return ArmSummary(
         name=name,
         finished=len(found),
+        unattempted=sum(not outcome.rows for outcome in found),
         scored=len(scored),
         solved=solved,
         interval=wilson(solved, len(scored)),

@@ -10,7 +10,7 @@ from typing import Any
 from heartloop.errors import UnknownName, UsageError
 from heartloop.strategies.base import Strategy, accepted
 
-__all__ = ["Strategy", "accepted", "known_strategies", "strategy_from_name"]
+__all__ = ["Strategy", "accepted", "known_strategies", "options_of", "strategy_from_name"]
 
 _GROUP = "heartloop.strategies"
 
@@ -61,6 +61,11 @@ _COUNTS = ("max_rounds", "width", "stable_rounds")
 def known_strategies() -> list[str]:
     """Names of our own strategies and of those that installed distributions register."""
     return sorted({*_OWN, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def options_of(name: str) -> frozenset[str] | None:
+    """The options that our own strategy called ``name`` has a use for; None for other names."""
+    return _OWN[name][1] if name in _OWN else None
 
 
 def strategy_from_name(name: str, **options: Any) -> Strategy:
