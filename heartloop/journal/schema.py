@@ -5,7 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "create_schema", "migrate"]
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "create_schema",
+    "migrate",
+    "missing_columns",
+]
 
 APPLICATION_ID = 0x48454152
 """``"HEAR"``, in the header of every journal, so that another program's SQLite file is recognised."""
@@ -75,3 +83,21 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def missing_columns(connection: sqlite3.Connection) -> list[str]:
+    """Columns of this version, as ``table.column``, that the file does not have."""
+    expected = sqlite3.connect(":memory:")
+    try:
+        create_schema(expected)
+        return [
+            f"{table}.{column}"
+            for table in TABLES
+            for column in _columns(expected, table) - _columns(connection, table)
+        ]
+    finally:
+        expected.close()
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

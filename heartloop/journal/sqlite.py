@@ -17,7 +17,7 @@ from heartloop.journal.codec import dumps, encode_problem
 from heartloop.journal.lock import WriterLock
 from heartloop.journal.queries import JournalQueries
 from heartloop.journal.records import Event, Record, Result
-from heartloop.journal.schema import SCHEMA_VERSION, create_schema, migrate
+from heartloop.journal.schema import SCHEMA_VERSION, create_schema, migrate, missing_columns
 from heartloop.journal.writer import Writer
 from heartloop.types import Problem
 
@@ -85,6 +85,12 @@ class SqliteJournal(JournalQueries):
                     f"it was: {error}"
                 ) from error
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        missing = missing_columns(connection)
+        if missing:
+            raise JournalVersion(
+                f"{path} was written by a development version of HeartLoop with other tables (it lacks "
+                f"{', '.join(missing)}): use that version for it, or start a new run"
+            )
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise JournalError(f"{path} is on a file system without shared memory: use a local disk")

@@ -315,7 +315,13 @@ def show_summary(summary: Summary, console: Console) -> None:
     if len(summary.failures) > _MOST_LISTED_FAILURES:
         console.print(f"... and {len(summary.failures) - _MOST_LISTED_FAILURES} more failures")
     if summary.pending:
-        console.print(f"{counted(summary.pending, 'problem')} not finished")
+        console.print(
+            f"{counted(summary.pending, 'problem')} not finished: until then accuracy leans towards problems "
+            "that end early"
+        )
+    unattempted = sum(arm.unattempted for arm in summary.arms)
+    if unattempted:
+        console.print(f"{counted(unattempted, 'problem')} without any attempt, not counted as right or wrong")
     if summary.budget_ended:
         console.print(
             f"The budget ended first: {summary.budget_ended}.\n"

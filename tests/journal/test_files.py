@@ -283,3 +283,12 @@ def test_the_export_depends_on_what_happened_and_not_on_when(tmp_path: Path) -> 
     assert ("heart", "p10", "", "result", 0) in places
     assert all(line["data"].get("more", [{"keep": 1}]) == [{"keep": 1}] for line in lines)
     assert b"seconds" not in first
+
+
+def test_a_file_with_other_tables_of_the_same_version_is_refused_by_name(path: Path) -> None:
+    SqliteJournal.create(path, meta={}).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE reservations DROP COLUMN lane")
+    connection.close()
+    with pytest.raises(JournalVersion, match=r"reservations\.lane"):
+        SqliteJournal.open(path)
