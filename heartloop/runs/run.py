@@ -221,6 +221,7 @@ class Run:
             await engine.gateway.aclose()
         if failure:
             raise failure[0]
+        await self.journal.write()  # settlements that were posted are committed before they are summed
         summary = await asyncio.to_thread(self.summary)
         self._write_summary(summary)
         if engine.ended_by is not None:
