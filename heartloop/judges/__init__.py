@@ -1,17 +1,34 @@
-"""Judges: who looks at attempts. One file each."""
+"""Judges: who looks at attempts. One file each.
+
+A judge is named by a spec, as the command line writes it (see :mod:`heartloop.judges.spec`)::
+
+    majority
+    pairwise:budget=3,window=8
+    cascade(majority,pairwise:window=4):margin=0.5
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import MappingProxyType
 
 from heartloop.errors import UnknownName
 from heartloop.judges.base import Judge
+from heartloop.judges.spec import Spec, built, parsed
 
 __all__ = ["Judge", "judge_from_name", "known_judges"]
 
 _GROUP = "heartloop.judges"
-_OWN = {"oracle": "Oracle", "majority": "Majority", "synthesis": "Synthesis"}
+_OWN = MappingProxyType(
+    {
+        # name: module and class. The class is a dataclass: its fields are the spec's options.
+        "oracle": "oracle:Oracle",
+        "majority": "majority:Majority",
+        "synthesis": "synthesis:Synthesis",
+    }
+)
 
 
 def known_judges() -> list[str]:
@@ -20,15 +37,23 @@ def known_judges() -> list[str]:
 
 
 def judge_from_name(name: str) -> Judge:
-    """The judge called ``name``: ours, or a callable in the entry point group ``heartloop.judges``.
+    """The judge that the spec ``name`` names.
+
+    It is ours, or a callable in the entry point group ``heartloop.judges`` that takes options by name.
 
     Raises:
-        UnknownName: with the known ones.
+        UnknownName: no such judge or option; the known ones are listed.
+        UsageError: the spec can't be read, or an option's value can't work.
     """
-    if name in _OWN:
-        judge: Judge = getattr(import_module(f"heartloop.judges.{name}"), _OWN[name])()
-        return judge
-    for point in entry_points(group=_GROUP, name=name):
-        registered: Judge = point.load()()
+    return built(parsed(name), _maker)
+
+
+def _maker(spec: Spec) -> Callable[..., Judge]:
+    if spec.name in _OWN:
+        module, _, made = _OWN[spec.name].partition(":")
+        maker: Callable[..., Judge] = getattr(import_module(f"heartloop.judges.{module}"), made)
+        return maker
+    for point in entry_points(group=_GROUP, name=spec.name):
+        registered: Callable[..., Judge] = point.load()
         return registered
-    raise UnknownName("judge", name, known_judges())
+    raise UnknownName("judge", spec.name, known_judges())

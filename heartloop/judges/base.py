@@ -19,7 +19,13 @@ __all__ = ["Judge"]
 
 class Judge(Protocol):
     """Two verbs. A judge that has no use for one of them says so with an unknown verdict, or by
-    returning the last attempt."""
+    returning the last attempt.
+
+    A judge may have more, which is used where it is there:
+
+    * an attribute ``logprobs: int | None``: the generator is asked for so many top alternatives of each
+      token that it draws.
+    """
 
     @property
     def name(self) -> str:
