@@ -40,13 +40,18 @@ app = typer.Typer(
 # --- options that several commands share ---------------------------------------------------------------
 
 _MODEL = typer.Option(
-    "--model", "-m", help="local/smollm2-135m, openai/NAME, or a name that --base-url serves."
+    "--model",
+    "-m",
+    help="local/smollm2-135m, openai/NAME, azure/DEPLOYMENT, or a name that --base-url serves.",
 )
 Model = Annotated[str, _MODEL]
 BaseUrl = Annotated[
     str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
 ]
-ApiKeyEnv = Annotated[str | None, typer.Option(help="Variable that holds the key. Default: OPENAI_API_KEY.")]
+ApiKeyEnv = Annotated[
+    str | None,
+    typer.Option(help="Variable that holds the key. Default: OPENAI_API_KEY, or AZURE_OPENAI_API_KEY."),
+]
 Strategy = Annotated[
     str,
     typer.Option("--strategy", "-s", help="heart, self_reflection, resample, chain_of_thought, single_pass."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from heartloop.backends.azure import AzureOpenAIBackend, is_azure
 from heartloop.backends.base import FORBID_ENV, Backend, bytes_bound, check_calls_allowed
 from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
 from heartloop.backends.openai import OpenAIBackend
@@ -17,6 +18,7 @@ from heartloop.types import Request, text_of
 
 __all__ = [
     "FORBID_ENV",
+    "AzureOpenAIBackend",
     "Backend",
     "LlamaCppBackend",
     "OpenAIBackend",
@@ -45,11 +47,13 @@ def make_backend(
     ``local/PATH.gguf``         the embedded llama.cpp with that file
     ``scripted/echo``           no model: repeats the last message
     ``openai/NAME``             api.openai.com
+    ``azure/DEPLOYMENT``        Azure OpenAI, at ``base_url`` or the variable AZURE_OPENAI_ENDPOINT; so is any
+                                NAME whose base URL is a host of Azure's
     NAME                        the server in the variable OPENAI_BASE_URL, else api.openai.com
     ==========================  ==========================================================================
 
     Args:
-        api_key_env: the environment variable with the key, instead of OPENAI_API_KEY.
+        api_key_env: the environment variable with the key, instead of OPENAI_API_KEY or AZURE_OPENAI_API_KEY.
         options: further arguments of the backend's class.
 
     Raises:
@@ -63,8 +67,10 @@ def make_backend(
     family, slash, name = spec.partition("/")
     if slash and family == "vllm":
         return _vllm(name, base_url, options)
+    if slash and family == "azure":
+        return AzureOpenAIBackend(name, base_url=base_url, **options)
     if base_url is not None:
-        return OpenAIBackend(spec, base_url=base_url, **options)
+        return _openai(spec, base_url, options)
     if slash and family in ("local", "scripted"):
         options.pop("api_key_env", None)
     if slash and family == "local":
@@ -80,7 +86,12 @@ def make_backend(
         return ScriptedBackend(_echo, name=spec, **options)
     if slash and family == "openai":
         return OpenAIBackend(name, **options)
-    return OpenAIBackend(spec, base_url=os.environ.get("OPENAI_BASE_URL") or None, **options)
+    return _openai(spec, os.environ.get("OPENAI_BASE_URL") or None, options)
+
+
+def _openai(name: str, base_url: str | None, options: dict[str, Any]) -> Backend:
+    kind = AzureOpenAIBackend if base_url is not None and is_azure(base_url) else OpenAIBackend
+    return kind(name, base_url=base_url, **options)
 
 
 def _vllm(name: str, base_url: str | None, options: dict[str, Any]) -> Backend:

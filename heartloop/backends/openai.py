@@ -88,7 +88,6 @@ class OpenAIBackend:
         self.context_tokens = context_tokens
         self.rate_limits: RateLimits | None = None
         self._timeout = timeout
-        self._address = Address.of(base_url or _OFFICIAL)
         key = usable_key(api_key if api_key is not None else os.environ.get(api_key_env, ""), api_key_env)
         if not key and base_url is None:
             raise UsageError(
@@ -96,17 +95,23 @@ class OpenAIBackend:
                 "or give base_url for a server of your own"
             )
         self._key = key or _PLACEHOLDER
-        self._redact = Redactor([*self._address.secrets, key] if len(key) > 3 else self._address.secrets)
-        self._where = f"{self._address.shown} (model {name!r})"
+        self._set_address(Address.of(base_url or _OFFICIAL))
 
         self._rename_max_tokens = _REASONING.search(name) is not None
         self._dropped: set[str] = set()
         self._known_models: list[str] | None = None
         self._client: Any = None
         self._response_type: Any = None
+        self._options: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+
+    def _set_address(self, address: Address) -> None:
+        self._address = address
+        own = () if self._key == _PLACEHOLDER or len(self._key) <= 3 else (self._key,)
+        self._redact = Redactor([*address.secrets, *own])
+        self._where = f"{address.shown} (model {self.name!r})"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, base_url={self._address.shown!r})"
@@ -161,7 +166,9 @@ class OpenAIBackend:
         """Status, headers and content of the answer. Raises BackendError where there is none."""
         failure: BackendError | None
         try:
-            response = await client.post("/chat/completions", cast_to=self._response_type, body=body)
+            response = await client.post(
+                "/chat/completions", cast_to=self._response_type, body=body, options=self._options
+            )
             return response.status_code, response.headers, response.content
         except Exception as error:
             answer = getattr(error, "response", None)
@@ -249,6 +256,7 @@ class OpenAIBackend:
         # openai 3 moved from httpx to httpx2, and cast_to wants the response class of the one in use.
         httpx = importlib.import_module("httpx2" if int(openai.VERSION.partition(".")[0]) >= 3 else "httpx")
         self._response_type = httpx.Response
+        self._options = self._call_options(openai)
         # The call as a whole is timed in complete(); 0 is aiohttp's word for no limit of connections.
         timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout))
         limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
@@ -261,6 +269,10 @@ class OpenAIBackend:
             default_headers={"Authorization": f"Basic {basic}"} if (basic := self._address.basic) else None,
             http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
         )
+
+    def _call_options(self, openai: Any) -> dict[str, Any]:
+        """The openai package's options of each chat call, beside the key as a bearer token."""
+        return {}
 
     async def aclose(self) -> None:
         self._closed = True

@@ -43,7 +43,9 @@ _CONTEXT = re.compile(
     r"greater than max_model_len",
     re.IGNORECASE,
 )
-_FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "moderation_blocked"))
+_FILTER_CODES = frozenset(
+    ("content_filter", "content_policy_violation", "moderation_blocked", "responsibleaipolicyviolation")
+)
 _UNSUPPORTED_CODES = frozenset(("unsupported_parameter", "unsupported_value"))
 _UNSUPPORTED = re.compile(
     r"(?:unsupported|unrecognized|unknown) (?:parameter|value|request argument supplied)\W+(\w+)"
@@ -59,7 +61,7 @@ _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 class ErrorBody:
     """The fields of an error's JSON body that servers agree on; all "" where there is no such body."""
 
-    __slots__ = ("code", "message", "param", "type")
+    __slots__ = ("code", "inner", "message", "param", "type")
 
     def __init__(self, data: Any) -> None:
         error = data.get("error", data) if isinstance(data, dict) else None
@@ -71,6 +73,8 @@ class ErrorBody:
         message = error.get("message") or error.get("detail") or ""
         self.message = message if isinstance(message, str) else str(message)
         self.code = str(error.get("code") or "")
+        inner = error.get("innererror")  # Azure
+        self.inner = str(inner.get("code") or "") if isinstance(inner, dict) else ""
         self.type = str(error.get("type") or "")
         self.param = str(error.get("param") or "")
 
@@ -103,7 +107,7 @@ def from_status(
     if status == 401:
         # Nothing the server says: it may quote the key in ways that can't be recognised.
         return AuthenticationFailed(f"{where} answered 401: the API key was refused", status=status)
-    if code in _FILTER_CODES:
+    if code in _FILTER_CODES or body.inner.lower() in _FILTER_CODES:
         return ContentFiltered(text, status=status)
     if status == 403:
         return AuthenticationFailed(text, status=status)

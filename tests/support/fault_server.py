@@ -105,6 +105,26 @@ _ERRORS: dict[str, tuple[int, dict[str, str], Any]] = {
             "code": "content_filter",
         },
     ),
+    "content_filter_azure": (
+        400,
+        {},
+        {
+            "message": "The response was filtered due to the prompt triggering the content policy.",
+            "param": "prompt",
+            "code": None,
+            "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
+        },
+    ),
+    "404-azure": (
+        404,
+        {},
+        {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."},
+    ),
+    "429-azure": (
+        429,
+        {"retry-after": "26"},
+        {"code": "429", "message": "Requests have exceeded token rate limit of your tier."},
+    ),
 }
 _CONNECTION = (
     *("reset", "eof", "truncated", "truncated_json", "malformed", "not_http", "hang", "drip", "bad_gzip"),
@@ -116,6 +136,9 @@ _ANSWERS = (
 )
 FAULTS = (*_ERRORS, *_CONNECTION, *_ANSWERS)
 
+_CHAT = re.compile(r"(?:/v1|/openai/v1|/openai/deployments/[^/]+)/chat/completions")
+"""Where chat calls may go: as OpenAI has it, and Azure's two."""
+
 _SUM = re.compile(r"What is (-?\d+) \+ (-?\d+)\?")
 
 Script = Sequence[str] | Callable[[dict[str, Any], int], str]
@@ -125,8 +148,9 @@ class FaultServer:
     """The server, in a thread of its own between ``with`` and its end.
 
     Attributes:
-        calls: every chat call so far: ``{"id", "body", "headers", "fault", "state"}`` with state "running",
-            "answered" or "cancelled" (the client hung up, or the server was told to).
+        calls: every chat call so far: ``{"id", "body", "headers", "target", "fault", "state"}``, the target
+            being path and query, the state "running", "answered" or "cancelled" (the client hung up, or the
+            server was told to).
         running, peak: chat calls at work now, and the most there have been.
         connections, connections_made: open connections, and all there have been.
     """
@@ -217,7 +241,9 @@ class FaultServer:
 
     # --- one call --------------------------------------------------------------------------------
 
-    async def chat(self, connection: _Connection, body: dict[str, Any], headers: dict[str, str]) -> None:
+    async def chat(
+        self, connection: _Connection, body: dict[str, Any], headers: dict[str, str], target: str = ""
+    ) -> None:
         key = _hash(body)
         occurrence = self._seen[key]
         self._seen[key] += 1
@@ -227,6 +253,7 @@ class FaultServer:
         if wait:
             fault = "429"
         call = {"id": len(self.calls), "body": body, "headers": headers, "fault": fault, "state": "running"}
+        call["target"] = target
         if wait:
             call["retry_after_ms"] = f"{1000 * wait + 1:.0f}"
         self.calls.append(call)
@@ -261,7 +288,7 @@ class FaultServer:
         return wait
 
     def _fault(self, body: dict[str, Any], headers: dict[str, str], draw: random.Random) -> str:
-        if self.api_key is not None and headers.get("authorization") != f"Bearer {self.api_key}":
+        if self.api_key is not None and _key_in(headers) != self.api_key:
             return "401"
         refused = next((name for name in sorted(self.refuses) if name in body), None)
         if refused is not None:
@@ -291,7 +318,7 @@ class FaultServer:
             connection.send_json(400, _refusal(fault.partition(":")[2]))
         elif fault in _ERRORS:
             status, more, error = _ERRORS[fault]
-            sent = headers.get("authorization", "").removeprefix("Bearer ")
+            sent = _key_in(headers)
             date = formatdate(time.time() + 5, usegmt=True)
             more = {name: value.replace("{date}", date) for name, value in more.items()}
             if "retry_after_ms" in call:
@@ -457,6 +484,10 @@ def _refusal(name: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": name, "code": kind}}
 
 
+def _key_in(headers: Mapping[str, str]) -> str:
+    return headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+
+
 def _hash(value: Any) -> str:
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -509,9 +540,9 @@ class _Connection(asyncio.Protocol):
             self._next()
 
     async def _handle(self, method: str, path: str, headers: dict[str, str], content: bytes) -> None:
-        path = path.partition("?")[0]
-        if (method, path) == ("POST", "/v1/chat/completions"):
-            await self.server.chat(self, json.loads(content), headers)
+        target, path = path, path.partition("?")[0]
+        if method == "POST" and _CHAT.fullmatch(path):
+            await self.server.chat(self, json.loads(content), headers, target)
         elif (method, path) == ("GET", "/v1/models"):
             self.send_json(200, {"object": "list", "data": [{"id": name} for name in self.server.models]})
         else:
