@@ -31,6 +31,7 @@
             ├── BadRequest           400, 422
             ├── ContextOverflow      the prompt does not fit the model's context
             ├── ContentFiltered      refused by the provider's filter
+        ├── LogprobsMissing      a judge needs log-probabilities that the model gives none of: ends the run
             └── UnknownRequest       a scripted or replay backend holds no answer to it
 
 Backends raise the leaves of :class:`BackendError`, once, by cause; only the gateway sees the
@@ -63,6 +64,7 @@ __all__ = [
     "JournalLocked",
     "JournalVersion",
     "JournalWriteError",
+    "LogprobsMissing",
     "ModelCallsForbidden",
     "ModelNotFound",
     "PermanentError",
@@ -252,6 +254,12 @@ class ContextOverflow(PermanentError):
 
 class ContentFiltered(PermanentError):
     """The provider's filter refused the prompt."""
+
+
+class LogprobsMissing(PermanentError):
+    """The answer came without the log-probabilities that a judge works with; so would all others."""
+
+    ends_run = True
 
 
 class UnknownRequest(PermanentError):

@@ -23,6 +23,7 @@ __all__ = [
     "Attempt",
     "Budget",
     "Completion",
+    "ConfidenceCut",
     "Content",
     "ContentPart",
     "Cue",
@@ -40,6 +41,7 @@ __all__ = [
     "Spend",
     "StopReason",
     "TokenLogprob",
+    "TraceConfidence",
     "Usage",
     "Valence",
     "Verdict",
@@ -47,7 +49,8 @@ __all__ = [
 ]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "refusal", "other"]
+FinishReason: TypeAlias = Literal["stop", "length", "cut", "content_filter", "refusal", "other"]
+"""``"cut"``: by us, since the model's confidence fell (:class:`ConfidenceCut`)."""
 
 ContentPart: TypeAlias = Mapping[str, Any]
 """One part of a multimodal message in OpenAI's content format: ``{"type": "text", "text": ...}`` or
@@ -188,6 +191,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfidenceCut:
+    """Leave an answer as soon as the model's confidence in it falls (DeepConf's early stop).
+
+    Attributes:
+        window: tokens that the mean is taken over; nothing is cut before so many.
+        below: the threshold, in units of :attr:`TraceConfidence.lowest`.
+    """
+
+    window: int
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to draw a completion. None leaves a setting to the backend, except ``max_tokens``.
 
@@ -197,7 +213,11 @@ class Sampling:
             reservation needs a worst case.
         stop: stop sequences.
         seed: per request; None sends none.
-        logprobs: number of top alternatives to return per token (0: the chosen token alone), or None.
+        logprobs: number of top alternatives to return per token (0: the chosen token alone; -1: the whole
+            vocabulary, from a vLLM served with ``--max-logprobs -1``), or None.
+        logprobs_as: ``"table"`` keeps them as they are; ``"summary"`` only :attr:`Completion.confidence` (and
+            of a prompt's the last rows), which is what goes into a journal well.
+        cut: leave the answer when the model's confidence falls; from backends that offer it.
         extra: further fields of the request body, passed through to backends that take them.
     """
 
@@ -208,6 +228,8 @@ class Sampling:
     seed: int | None = None
     logprobs: int | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    logprobs_as: Literal["table", "summary"] = "table"
+    cut: ConfidenceCut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +249,10 @@ class Request:
                 sampling[name] = getattr(s, name)
         if s.stop:
             sampling["stop"] = list(s.stop)
+        if s.logprobs_as != "table":
+            sampling["logprobs_as"] = s.logprobs_as
+        if s.cut is not None:
+            sampling["cut"] = {"window": s.cut.window, "below": s.cut.below}
         if s.extra:
             sampling["extra"] = dict(s.extra)
         return {"model": self.model, "messages": [m.as_dict() for m in self.messages], "sampling": sampling}
@@ -267,6 +293,37 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceConfidence:
+    """What the log-probabilities of a completion's tokens say of it; see :mod:`heartloop.confidence`.
+
+    A token's confidence is minus the mean log-probability of its top alternatives (DeepConf, arXiv
+    2508.15260): higher is surer. Numbers in nats, rounded to four decimals.
+
+    Attributes:
+        tokens: tokens behind it; ``alternatives``: how many of each.
+        logprob: mean log-probability of the tokens that were drawn.
+        mean: mean confidence of the tokens.
+        lowest: of the least sure window; ``bottom``: mean of the least sure tenth of all windows; ``tail``:
+            of the last window.
+        entropy: mean entropy of the tokens' distributions; what lies outside the alternatives counts as one.
+        window: tokens in a window.
+        self_certainty: mean divergence of the tokens' distributions from the uniform one (arXiv 2502.18581);
+            None unless the whole vocabulary was returned.
+    """
+
+    tokens: int
+    alternatives: int
+    logprob: float
+    mean: float
+    lowest: float
+    bottom: float
+    tail: float
+    entropy: float
+    window: int
+    self_certainty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a model to one request.
 
@@ -279,6 +336,7 @@ class Completion:
         seconds: from sending to the last byte.
         prompt_logprobs: of the prompt's tokens, where asked for (vLLM); None stands for the first, which
             nothing precedes.
+        confidence: the log-probabilities summed up, where there were any.
     """
 
     text: str
@@ -289,6 +347,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None
     seconds: float = 0.0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    confidence: TraceConfidence | None = None
 
 
 # --- attempts, verdicts, solutions -----------------------------------------------------------------
@@ -330,6 +389,7 @@ class Attempt:
         reasoning: the reasoning that was stripped.
         answer: the final answer extracted from ``text``; None where there is none.
         usage: tokens of the completions behind it.
+        confidence: what the log-probabilities say of it, where a judge (or the caller) asked for them.
         verdict: the judge's, where it looked.
         score: the scorer's verdict, given after the run's decisions; never seen by strategy or judge.
     """
@@ -347,6 +407,7 @@ class Attempt:
     model: str = ""
     verdict: Verdict | None = None
     score: Verdict | None = None
+    confidence: TraceConfidence | None = None
 
 
 class StopReason(Enum):

@@ -51,7 +51,9 @@ class Backend(Protocol):
     * a coroutine method ``warm_up()``: what the first call would otherwise do within its time limit (import a
       client, load a model);
     * a method ``queue() -> tuple[int, int] | None``: calls running and waiting at the server, as last known,
-      without waiting for anything.
+      without waiting for anything;
+    * an attribute ``cuts = True``: it watches the log-probabilities while an answer is made, and leaves it
+      where ``sampling.cut`` says so (finish reason ``"cut"``, usage as far as the server told it).
     """
 
     @property

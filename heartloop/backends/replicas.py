@@ -116,6 +116,10 @@ class ReplicaSet:
         return any(member.backend.real for member in self._members)
 
     @property
+    def cuts(self) -> bool:
+        return all(getattr(member.backend, "cuts", False) for member in self._members)
+
+    @property
     def max_concurrency(self) -> int | None:
         each = [member.backend.max_concurrency for member in self._members]
         known = [limit for limit in each if limit is not None]

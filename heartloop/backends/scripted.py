@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from heartloop.backends.base import bytes_bound
+from heartloop.confidence import ConfidenceWatch
 from heartloop.errors import UnknownRequest, UsageError
 from heartloop.types import Completion, Message, Request, Usage, text_of
 
@@ -42,6 +43,7 @@ class ScriptedBackend:
     """
 
     real: bool = False
+    cuts: bool = True
 
     def __init__(
         self,
@@ -129,6 +131,7 @@ class ScriptedBackend:
 
     def _completion(self, request: Request, answer: Answer) -> Completion:
         if isinstance(answer, Completion):
+            answer = _cut(request, answer)
             given = answer if answer.model else replace(answer, model=self.name)
             return given if given.usage is not None else replace(given, usage=_usage(request, given))
         if not isinstance(answer, str):
@@ -149,6 +152,19 @@ class ScriptedBackend:
 
     async def aclose(self) -> None:
         self._closed = True
+
+
+def _cut(request: Request, answer: Completion) -> Completion:
+    """``answer`` as far as the request's confidence cut lets it go."""
+    cut, rows = request.sampling.cut, answer.logprobs
+    if cut is None or rows is None:
+        return answer
+    watch = ConfidenceWatch(cut)
+    for place, row in enumerate(rows, 1):
+        if watch.falls(row):
+            text = "".join(shown.token for shown in rows[:place])
+            return replace(answer, text=text, finish_reason="cut", logprobs=rows[:place], usage=None)
+    return answer
 
 
 def _usage(request: Request, completion: Completion) -> Usage:

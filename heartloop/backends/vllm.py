@@ -28,6 +28,7 @@ from heartloop.backends.address import Address, usable_key
 from heartloop.backends.base import bytes_bound
 from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status
 from heartloop.backends.secrets import Redactor
+from heartloop.backends.stream import STREAMED, StreamedAnswer
 from heartloop.backends.vllm_metrics import VllmMetrics
 from heartloop.backends.wire import (
     completion_of,
@@ -36,6 +37,7 @@ from heartloop.backends.wire import (
     prompt_logprobs_of,
     request_body,
 )
+from heartloop.confidence import ConfidenceWatch
 from heartloop.errors import (
     BackendError,
     BadRequest,
@@ -69,6 +71,7 @@ class VllmBackend:
     """One model at one vLLM server. Used from one event loop, that of the first call."""
 
     real: bool = True
+    cuts: bool = True
 
     def __init__(
         self,
@@ -153,6 +156,10 @@ class VllmBackend:
         try:
             content = _dumped(body)
             async with asyncio.timeout(self._timeout):
+                if request.sampling.cut is not None:
+                    return await self._watched_answer(
+                        session, body, ConfidenceWatch(request.sampling.cut), start
+                    )
                 status, headers, answer = await self._send(session.post, self._chat, content)
             if status == 200:
                 error = error_in_success(answer)
@@ -189,6 +196,35 @@ class VllmBackend:
                     f"{self._where} answered in the encoding {encoding[:20]!r}, which was not asked for",
                     status=response.status,
                 )
+        except Exception as error:
+            failure = from_connection(error, where=self._where, redact=self._redact)
+            if failure is None:
+                raise
+        raise failure
+
+    async def _watched_answer(
+        self, session: aiohttp.ClientSession, body: dict[str, Any], watch: ConfidenceWatch, start: float
+    ) -> Completion:
+        """The answer, streamed, and left where ``watch`` says so: the server aborts what nobody reads."""
+        assert self._chat is not None  # connected
+        answer = StreamedAnswer(watch)
+        asked = _dumped(body | STREAMED)
+        failure: BackendError | None
+        try:
+            async with session.post(self._chat, data=asked, allow_redirects=False) as response:
+                if response.status != 200:
+                    failure = self._error(response.status, response.headers, await response.read())
+                else:
+                    async for content in response.content.iter_any():
+                        if answer.feed(content):
+                            break
+                    if answer.cut:
+                        response.close()
+                    if answer.error is None:
+                        return answer.completion(seconds=time.perf_counter() - start)
+                    failure = self._error(*answer.error)
+        except BackendError:
+            raise
         except Exception as error:
             failure = from_connection(error, where=self._where, redact=self._redact)
             if failure is None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heartloop.backends.base import check_calls_allowed
+from heartloop.confidence import summed_up
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
@@ -294,6 +295,7 @@ class _Tries:
         finally:
             if flight is not None:
                 flight.cut = None
+        completion = summed_up(completion, self.call.request.sampling)
         return replace(completion, seconds=time.perf_counter() - start)
 
     def _charge(self, reservation: Reservation, completion: Completion) -> Settle:

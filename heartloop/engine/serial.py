@@ -16,6 +16,7 @@ from heartloop.errors import DataError, JournalCorrupt
 from heartloop.types import (
     Attempt,
     Completion,
+    ConfidenceCut,
     Content,
     FinishReason,
     Message,
@@ -24,6 +25,7 @@ from heartloop.types import (
     Role,
     Sampling,
     TokenLogprob,
+    TraceConfidence,
     Usage,
     Verdict,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "attempt_to_dict",
     "completion_from_dict",
     "completion_to_dict",
+    "confidence_from_dict",
+    "confidence_to_dict",
     "message_from_dict",
     "message_to_dict",
     "problem_from_dict",
@@ -50,6 +54,9 @@ T = TypeVar("T")
 
 _FINISH = frozenset(get_args(FinishReason))
 _ROLES = frozenset(get_args(Role))
+_COUNTED = ("tokens", "alternatives", "window")
+_MEASURED = ("logprob", "mean", "lowest", "bottom", "tail", "entropy")
+_CONFIDENCE = (*_COUNTED, *_MEASURED, "self_certainty")
 _USAGE = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 
 
@@ -75,6 +82,8 @@ def completion_to_dict(completion: Completion) -> dict[str, Any]:
         data["logprobs"] = [_row(t) for t in c.logprobs]
     if c.prompt_logprobs is not None:
         data["prompt_logprobs"] = [None if t is None else _row(t) for t in c.prompt_logprobs]
+    if c.confidence is not None:
+        data["confidence"] = confidence_to_dict(c.confidence)
     _add(data, model=c.model, reasoning=c.reasoning, seconds=c.seconds)
     return data
 
@@ -90,7 +99,19 @@ def completion_from_dict(data: Data) -> Completion:
             logprobs=_optional(data, "logprobs", _logprobs),
             seconds=_float(data, "seconds", 0.0),
             prompt_logprobs=_optional(data, "prompt_logprobs", _prompt_logprobs),
+            confidence=_optional(data, "confidence", confidence_from_dict),
         )
+
+
+def confidence_to_dict(confidence: TraceConfidence) -> dict[str, Any]:
+    return {name: value for name in _CONFIDENCE if (value := getattr(confidence, name)) is not None}
+
+
+def confidence_from_dict(data: Data) -> TraceConfidence:
+    with _reading("confidence"):
+        fields: dict[str, Any] = {name: _int(data, name) for name in _COUNTED}
+        fields |= {name: _float(data, name) for name in _MEASURED}
+        return TraceConfidence(**fields, self_certainty=_optional(data, "self_certainty", float))
 
 
 def _row(token: TokenLogprob) -> list[Any]:
@@ -134,6 +155,8 @@ def request_from_dict(data: Data) -> Request:
         sampling.setdefault("temperature", None)  # left out of the picture means None, not the default
         if "stop" in sampling:
             sampling["stop"] = tuple(sampling["stop"])
+        if "cut" in sampling:
+            sampling["cut"] = ConfidenceCut(_int(sampling["cut"], "window"), _float(sampling["cut"], "below"))
         messages = tuple(message_from_dict(m) for m in data["messages"])
         return Request(_str(data, "model"), messages, Sampling(**sampling))
 
@@ -213,6 +236,8 @@ def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
         data["verdict"] = verdict_to_dict(a.verdict)
     if a.score is not None:
         data["score"] = verdict_to_dict(a.score)
+    if a.confidence is not None:
+        data["confidence"] = confidence_to_dict(a.confidence)
     _add(data, feedback=a.feedback, reasoning=a.reasoning, model=a.model)
     return data
 
@@ -233,6 +258,7 @@ def attempt_from_dict(data: Data) -> Attempt:
             model=_str(data, "model", ""),
             verdict=_optional(data, "verdict", verdict_from_dict),
             score=_optional(data, "score", verdict_from_dict),
+            confidence=_optional(data, "confidence", confidence_from_dict),
         )
 
 
@@ -277,8 +303,8 @@ def _int(data: Data, name: str) -> int:
     return value
 
 
-def _float(data: Data, name: str, default: float) -> float:
-    value = data.get(name, default)
+def _float(data: Data, name: str, default: Any = _MISSING) -> float:
+    value = data[name] if default is _MISSING else data.get(name, default)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} is not a number")
     return float(value)

@@ -16,12 +16,14 @@ from heartloop.emotions import CueSequence, Deck, Rotation
 from heartloop.engine.fingerprint import fingerprint_of
 from heartloop.engine.gather import gather_surviving
 from heartloop.engine.serial import attempt_from_dict, attempt_to_dict, verdict_from_dict, verdict_to_dict
-from heartloop.errors import ConcurrentBranchError, ReplayMismatch
+from heartloop.errors import ConcurrentBranchError, LogprobsMissing, ReplayMismatch, UsageError
 from heartloop.journal.records import EventKey
+from heartloop.judges.base import logprobs_needed
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import (
     Attempt,
     Completion,
+    ConfidenceCut,
     Cue,
     Message,
     Request,
@@ -49,6 +51,7 @@ class Session:
         self._branches: dict[str, Session] = {}
         self._ordinals: dict[str, int] = {}
         self._busy = False
+        self._cut: ConfidenceCut | None = None
 
     # --- attempts ---------------------------------------------------------------------------------
 
@@ -113,11 +116,29 @@ class Session:
             drawn = sampling or self.sampling(role)
             if drawn.seed is None and solving.sends_seed(role):
                 drawn = replace(drawn, seed=solving.seed_for(self.branch_name, key.ordinal))
+            if drawn.cut is not None:
+                solving.check_cut(role)
             request = Request(solving.model_name(role), tuple(messages), drawn)
             shared = fresh and key.ordinal == 0
-            return await solving.complete(key, request, role, round, shared=shared)
+            completion = await solving.complete(key, request, role, round, shared=shared)
         finally:
             self._busy = False
+        if role == "generator":
+            self._check_logprobs(completion)
+        return completion
+
+    def _check_logprobs(self, completion: Completion) -> None:
+        judge = self._solving.arm.judge
+        needed = logprobs_needed(judge)
+        said = completion.text or completion.reasoning
+        if needed is None or completion.confidence is not None or not said:
+            return
+        what = "the whole vocabulary's" if needed < 0 else f"the top {needed}"
+        raise LogprobsMissing(
+            f"the judge {judge.name!r} needs log-probabilities ({what} of each token), and the model "
+            f"{self._solving.model_name('generator')!r} returned none: serve it where they are given (vLLM), "
+            "or take a judge that needs none, such as 'majority'"
+        )
 
     # --- judgements -------------------------------------------------------------------------------
 
@@ -248,8 +269,37 @@ class Session:
         return self._solving.exhausted is not None
 
     def sampling(self, role: str) -> Sampling:
-        """The settings of the model that plays ``role``."""
-        return self._solving.lane(role).sampling
+        """The settings of the model that plays ``role``.
+
+        The generator is asked for the log-probabilities that the arm's judge needs, summed up unless the
+        caller wants the table.
+        """
+        drawn = self._solving.lane(role).sampling
+        if role != "generator":
+            return drawn
+        needed = logprobs_needed(self._solving.arm.judge)
+        asked = drawn.logprobs
+        if needed is not None and asked != -1 and (asked is None or needed < 0 or asked < needed):
+            drawn = replace(
+                drawn, logprobs=needed, logprobs_as="summary" if asked is None else drawn.logprobs_as
+            )
+        return drawn if self._cut is None else replace(drawn, cut=self._cut)
+
+    def cut_answers(self, cut: ConfidenceCut | None) -> None:
+        """From now on leave this branch's answers as soon as the model's confidence falls.
+
+        Raises:
+            UsageError: the generator's backend can't do that, or the arm's judge asks for no
+                log-probabilities.
+        """
+        if cut is not None:
+            self._solving.check_cut("generator")
+            if not self.sampling("generator").logprobs:
+                raise UsageError(
+                    "answers can be cut by confidence only under a judge that asks for log-probabilities, "
+                    "such as 'deepconf'"
+                )
+        self._cut = cut
 
     async def equivalent(self, a: str, b: str) -> bool:
         """Whether two answers are the same answer (by the verifiers, not by string)."""

@@ -17,7 +17,7 @@ from heartloop.engine.gateway import Call
 from heartloop.engine.ledger import Account, Room, exhausted
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
 from heartloop.engine.serial import attempt_to_dict, completion_from_dict
-from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError
+from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError, UsageError
 from heartloop.journal.records import Event, EventKey
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import (
@@ -99,6 +99,15 @@ class Solving:
 
     def sends_seed(self, role: str) -> bool:
         return self.engine.send_seeds
+
+    def check_cut(self, role: str) -> None:
+        """Raise UsageError where the model that plays ``role`` can't be left when its confidence falls."""
+        backend = self.lane(role).backend
+        if not getattr(backend, "cuts", False):
+            raise UsageError(
+                f"the model {backend.name!r} can't be stopped in the middle of an answer by its confidence: "
+                "that takes a streaming backend (vllm/NAME); or leave the early stop out"
+            )
 
     def shown_to(self, judge: Judge) -> Problem:
         """The problem as ``judge`` may see it."""

@@ -14,7 +14,7 @@ from heartloop.types import Attempt, Problem, Verdict
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "logprobs_needed"]
 
 
 class Judge(Protocol):
@@ -24,7 +24,7 @@ class Judge(Protocol):
     A judge may have more, which is used where it is there:
 
     * an attribute ``logprobs: int | None``: the generator is asked for so many top alternatives of each
-      token that it draws.
+      token that it draws (-1: the whole vocabulary). Attempts then carry ``confidence``.
     """
 
     @property
@@ -44,3 +44,9 @@ class Judge(Protocol):
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The final answer: one of ``attempts`` (never empty), or a new attempt made from them."""
         ...
+
+
+def logprobs_needed(judge: Judge) -> int | None:
+    """How many alternatives of each token ``judge`` wants attempts to be made with; None: it needs none."""
+    needed: int | None = getattr(judge, "logprobs", None)
+    return needed

@@ -130,4 +130,5 @@ def attempt_from(completion: Completion, problem: Problem, *, branch: str, round
         finish_reason=completion.finish_reason,
         model=completion.model,
         usage=completion.usage or Usage(),
+        confidence=completion.confidence,
     )
