@@ -67,6 +67,12 @@ Rotation = Annotated[
     ),
 ]
 Stable = Annotated[int | None, typer.Option(min=2, help="Stop when this many answers in a row agree.")]
+Stop = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop rule: stability, agreement, confidence or gain; options follow, as agreement:level=0.9."
+    ),
+]
 ScoreAfter = Annotated[
     bool, typer.Option("--score-after", help="Oracle: run all rounds, score them afterwards.")
 ]
@@ -155,6 +161,7 @@ def solve(
     rotation: Rotation = "alternating",
     deck: Deck = None,
     stable_rounds: Stable = None,
+    stop: Stop = None,
     score_after: ScoreAfter = False,
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
@@ -213,6 +220,7 @@ def solve(
             width=width,
             rotation=rotation,
             stable_rounds=stable_rounds,
+            stop=stop,
             **options,
         ),
         score_after=score_after,
@@ -260,6 +268,7 @@ def run(
     rotation: Rotation = "alternating",
     deck: Deck = None,
     stable_rounds: Stable = None,
+    stop: Stop = None,
     score_after: ScoreAfter = False,
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
@@ -337,6 +346,7 @@ def run(
                 rotation=rotation,
                 deck=None if deck is None else str(deck),
                 stable_rounds=stable_rounds,
+                stop=stop,
                 score_after=score_after,
             ),
         ),
@@ -545,7 +555,7 @@ def _note_unused(context: typer.Context, strategy: str) -> None:
     from heartloop.strategies import options_of
 
     takes = options_of(strategy)
-    for option in ("max_rounds", "width", "rotation", "deck", "stable_rounds"):
+    for option in ("max_rounds", "width", "rotation", "deck", "stable_rounds", "stop"):
         source = context.get_parameter_source(option)
         if takes is not None and option not in takes and source is not None and source.name == "COMMANDLINE":
             shown = f"--{option.replace('_', '-')}"

@@ -57,7 +57,8 @@ class HeartLoop:
         strategy: ``"heart"``, ``"resample"``, ``"self_reflection"``, ``"chain_of_thought"``,
             ``"single_pass"``, or an object.
         budget: limits of all that this loop does; ``problem_budget`` those of each problem.
-        max_rounds, width, rotation, stable_rounds: passed to a strategy given by name, where it has them.
+        max_rounds, width, rotation, stable_rounds, stop: passed to a strategy given by name, where it
+            has them.
         judge_model, synthesiser_model: other models for those roles; default: ``model``.
         score_after: with an oracle: run all rounds and score them afterwards; nothing tells the model.
         journal: path of a new or existing journal file; None keeps nothing.
@@ -89,6 +90,7 @@ class HeartLoop:
         width: int | None = None,
         rotation: str | None = None,
         stable_rounds: int | None = None,
+        stop: str | None = None,
         judge_model: ModelLike | None = None,
         synthesiser_model: ModelLike | None = None,
         score_after: bool = False,
@@ -119,11 +121,16 @@ class HeartLoop:
             judge = Oracle(verify) if judge == "oracle" else judge_from_name(judge)
         if isinstance(strategy, str):
             strategy = strategy_from_name(
-                strategy, max_rounds=max_rounds, width=width, rotation=rotation, stable_rounds=stable_rounds
+                strategy,
+                max_rounds=max_rounds,
+                width=width,
+                rotation=rotation,
+                stable_rounds=stable_rounds,
+                stop=stop,
             )
-        elif (max_rounds, width, rotation, stable_rounds) != (None, None, None, None):
+        elif any(given is not None for given in (max_rounds, width, rotation, stable_rounds, stop)):
             raise UsageError(
-                "max_rounds, width, rotation and stable_rounds go with a strategy given by name; "
+                "max_rounds, width, rotation, stable_rounds and stop go with a strategy given by name; "
                 "set them on the strategy object instead"
             )
         if isinstance(prompts, str | Path):

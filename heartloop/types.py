@@ -384,6 +384,7 @@ class Attempt:
         branch: the branch it was made on, ``"0"``, ``"1"``, ...
         round: 1 for first attempts.
         cue: the cue that was in the feedback before it, or None.
+        condition: the stimulus that went with the question, as ``"emotion_prompt/3"``; "" without one.
         feedback: the user's turn before it, word for word; "" for first attempts.
         text: what the model said, reasoning stripped.
         reasoning: the reasoning that was stripped.
@@ -400,6 +401,7 @@ class Attempt:
     text: str
     answer: str | None
     cue: Cue | None = None
+    condition: str = ""
     feedback: str = ""
     reasoning: str = ""
     finish_reason: FinishReason = "stop"
@@ -417,6 +419,14 @@ class StopReason(Enum):
     """A judge with knowledge said the answer is right."""
     STABLE = "stable"
     """Answers did not change for the number of rounds asked for."""
+    AGREED = "agreed"
+    """Answers agree so far that the leading one is taken for the mode. It need not be right."""
+    CONFIDENT = "confident"
+    """The attempts behind the leading answer are sure enough."""
+    NO_GAIN = "no_gain"
+    """Another attempt was expected to bring less than it costs."""
+    SATISFIED = "satisfied"
+    """The model, asked to criticise its answer, had nothing to change."""
     ROUNDS = "rounds"
     """All rounds were run."""
     BUDGET = "budget"

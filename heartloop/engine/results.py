@@ -30,6 +30,7 @@ class Row:
     Attributes:
         verdict: what the judge said (None: it did not look, or could not tell).
         correct: whether it is right by the scorer.
+        condition: of its stimulus, as in the attempt; None without one.
         cue: id of its cue; ``emotion``, ``intensity`` and ``affective`` as in the cue.
     """
 
@@ -42,6 +43,7 @@ class Row:
     emotion: str | None = None
     intensity: str | None = None
     affective: bool | None = None
+    condition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def _row_to_dict(attempt: Attempt) -> dict[str, Any]:
         row["verdict"] = attempt.verdict.correct
     if attempt.score is not None:
         row["correct"] = attempt.score.correct
+    if attempt.condition:
+        row["condition"] = attempt.condition
     cue = attempt.cue
     if cue is not None:
         row["cue"] = cue.id

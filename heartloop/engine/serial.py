@@ -238,7 +238,7 @@ def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
         data["score"] = verdict_to_dict(a.score)
     if a.confidence is not None:
         data["confidence"] = confidence_to_dict(a.confidence)
-    _add(data, feedback=a.feedback, reasoning=a.reasoning, model=a.model)
+    _add(data, condition=a.condition, feedback=a.feedback, reasoning=a.reasoning, model=a.model)
     return data
 
 
@@ -251,6 +251,7 @@ def attempt_from_dict(data: Data) -> Attempt:
             text=_str(data, "text"),
             answer=_optional(data, "answer", _text),
             cue=_optional(data, "cue", cue_from_dict),
+            condition=_str(data, "condition", ""),
             feedback=_str(data, "feedback", ""),
             reasoning=_str(data, "reasoning", ""),
             finish_reason=_finish(data),

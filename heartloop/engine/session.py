@@ -63,6 +63,8 @@ class Session:
         prompt: str = "chain_of_thought",
         feedback: str | None = None,
         round: int | None = None,
+        context: Sequence[str] = (),
+        condition: str = "",
     ) -> Attempt:
         """One attempt on this branch, made by the run's responder.
 
@@ -72,6 +74,9 @@ class Session:
             prompt: name of the question's template.
             feedback: name of the feedback's template; default: HEART's, or without a cue self-reflection's.
             round: default: one more than the history is long.
+            context: texts that take the place of ``$context`` in the question's template, or in the
+                feedback's where there is a history (candidates, notes); shortened if they overflow.
+            condition: noted in the attempt: which stimulus went with the question.
 
         Raises:
             BudgetExhausted: the budget has no room for it.
@@ -79,9 +84,13 @@ class Session:
         """
         solving = self._solving
         number = round if round is not None else len(history) + 1
+        # Passed only where there is some: a responder of the user's own need not know it.
+        shown: dict[str, Any] = {"context": tuple(context)} if context else {}
         attempt = await solving.arm.responder.respond(
-            solving.visible, history, self, prompt=prompt, cue=cue, feedback=feedback, round=number
+            solving.visible, history, self, prompt=prompt, cue=cue, feedback=feedback, round=number, **shown
         )
+        if condition:
+            attempt = replace(attempt, condition=condition)
         solving.note(attempt, self._key("attempt"))
         return attempt
 
@@ -262,6 +271,11 @@ class Session:
     @property
     def prompts(self) -> Prompts:
         return self._solving.arm.prompts
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the judge knows the reference (S1)."""
+        return self._solving.arm.judge.needs_reference
 
     @property
     def exhausted(self) -> bool:

@@ -24,6 +24,7 @@ class Responder(Protocol):
         cue: Cue | None,
         feedback: str | None,
         round: int,
+        context: Sequence[str] = (),
     ) -> Attempt:
         """Make an attempt through ``session.generate``.
 
@@ -33,5 +34,7 @@ class Responder(Protocol):
             cue: goes into the feedback, with the template named ``feedback`` (default ``"heart"``).
             feedback: name of the feedback template; None is HEART's, or without a cue self-reflection's.
             round: its round, from 1.
+            context: texts to show where the template says ``$context``. Passed only where there are some, so
+                a responder for strategies without them may leave it out.
         """
         ...

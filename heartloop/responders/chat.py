@@ -7,7 +7,7 @@ nothing), the policy is, step by step:
 1. where the backend told how many new tokens would fit, and they are a quarter of ``max_tokens`` or more:
    ask for so many;
 2. drop the oldest rounds; the question and the last answer stay;
-3. put the last answer's final line in place of its text;
+3. put the last answer's final line in place of its text; texts shown as context are cut to their ends;
 4. ask for as many new tokens as fit, unless they are too few to be of use.
 
 Nothing is dropped on an estimate: bytes say too little of tokens.
@@ -26,10 +26,12 @@ from heartloop.types import Attempt, Completion, Cue, Message, Problem, Usage
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["LEAST_NEW_TOKENS", "ChatResponder", "attempt_from", "room_left"]
+__all__ = ["LEAST_CHARACTERS", "LEAST_NEW_TOKENS", "ChatResponder", "attempt_from", "ends", "room_left"]
 
 LEAST_NEW_TOKENS = 64
 """A completion shorter than this is not worth asking for."""
+LEAST_CHARACTERS = 200
+"""Nothing shown as context is cut to less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +48,43 @@ class ChatResponder:
         cue: Cue | None,
         feedback: str | None,
         round: int,
+        context: Sequence[str] = (),
     ) -> Attempt:
         said = ""
         if history:
             name = feedback or "heart"
             if feedback is None and cue is None:
                 name = f"self_reflection_{session.speech_act(history[-1]).value}"
-            said = session.prompts.fill("feedback", name, cue="" if cue is None else cue.text)
-        completion = await self._ask(problem, list(history), said, session, prompt, round)
+            said = session.prompts.fill(
+                "feedback", name, cue="" if cue is None else cue.text, context="\n\n".join(context)
+            )
+            context = ()
+        completion = await self._ask(problem, list(history), said, session, prompt, round, context)
         attempt = attempt_from(completion, problem, branch=session.branch_name, round=round)
         return replace(attempt, cue=cue, feedback=said)
 
     async def _ask(
-        self, problem: Problem, history: list[Attempt], said: str, session: Session, prompt: str, round: int
+        self,
+        problem: Problem,
+        history: list[Attempt],
+        said: str,
+        session: Session,
+        prompt: str,
+        round: int,
+        context: Sequence[str],
     ) -> Completion:
         sampling = session.sampling("generator")
         shortened = False
+        limit = max(map(len, context), default=0)
         asked = sampling
         while True:
-            messages = _conversation(problem, history, said, session, prompt, shortened)
+            shown = ends(context, limit)
+            messages = _conversation(problem, history, said, session, prompt, shortened, shown)
+            fresh = not history and not context
             try:
-                return await session.generate(messages, sampling=asked, round=round, fresh=not history)
+                return await session.generate(messages, sampling=asked, round=round, fresh=fresh)
             except ContextOverflow as overflow:
-                shortest = not history or (len(history) == 1 and shortened)
+                shortest = limit <= LEAST_CHARACTERS and (not history or (len(history) == 1 and shortened))
                 least = LEAST_NEW_TOKENS if shortest else max(LEAST_NEW_TOKENS, sampling.max_tokens // 4)
                 room = room_left(overflow)
                 if room is not None and least <= room < asked.max_tokens:
@@ -77,10 +93,17 @@ class ChatResponder:
                 if shortest:
                     raise
             asked = sampling
-            if len(history) > 1:
+            if limit > LEAST_CHARACTERS:
+                limit = max(LEAST_CHARACTERS, limit // 2)
+            elif len(history) > 1:
                 del history[0]
             else:
                 shortened = True
+
+
+def ends(texts: Sequence[str], limit: int) -> str:
+    """``texts`` one after the other, each cut to its last ``limit`` characters: answers stand at the end."""
+    return "\n\n".join(text if len(text) <= limit else "[...] " + text[-limit:] for text in texts)
 
 
 def room_left(overflow: ContextOverflow) -> int | None:
@@ -97,13 +120,14 @@ def _conversation(
     session: Session,
     prompt: str,
     shortened: bool,
+    context: str,
 ) -> tuple[Message, ...]:
     prompts = session.prompts
     messages = [] if prompts.system is None else [Message("system", prompts.system)]
     for shot in prompts.shots:
         messages.append(Message("user", prompts.ask(prompt, shot.question)))
         messages.append(Message("assistant", shot.answer))
-    messages.append(Message("user", prompts.ask(prompt, problem.question)))
+    messages.append(Message("user", prompts.ask(prompt, problem.question, context)))
     for position, attempt in enumerate(history):
         text = attempt.text
         if shortened:

@@ -86,10 +86,14 @@ class ArmConfig:
     deck: str | None = None
     stable_rounds: int | None = None
     score_after: bool = False
+    stop: str | None = None
 
     def fingerprint(self) -> str:
         """Changes when a finished problem would have to be looked at again."""
-        return blake2b(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        settings = asdict(self)
+        if self.stop is None:
+            del settings["stop"]  # runs of before there were stop rules keep theirs
+        return blake2b(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
     def arm(self, prompts: Prompts, models: dict[str, ModelConfig]) -> Arm:
         """The arm itself.
@@ -108,6 +112,7 @@ class ArmConfig:
             width=self.width,
             rotation=self.rotation,
             stable_rounds=self.stable_rounds,
+            stop=self.stop,
             **options,
         )
         judge = judge_from_name(self.judge)

@@ -1,13 +1,17 @@
-"""Strategies: when to try again, with which cue, when to stop. One file each."""
+"""Strategies: when to try again, with which cue, when to stop. One file each; see docs/strategies.md."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any
 
 from heartloop.errors import UnknownName, UsageError
+from heartloop.specs import split_spec
 from heartloop.strategies.base import Strategy, accepted
 
 __all__ = ["Strategy", "accepted", "known_strategies", "options_of", "strategy_from_name"]
@@ -15,46 +19,36 @@ __all__ = ["Strategy", "accepted", "known_strategies", "options_of", "strategy_f
 _GROUP = "heartloop.strategies"
 
 
-def _heart(**options: Any) -> Strategy:
-    from heartloop.emotions import rotation_from_spec
-    from heartloop.strategies.heart import Heart
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Where a strategy of ours is, and what it takes.
 
-    if "rotation" in options:
-        options["rotation"] = rotation_from_spec(options["rotation"])
-    return Heart(**options)
+    Attributes:
+        options: settings that it shares with others (the command line's).
+        own: options of its own, given behind its name, with their types.
+        preset: arguments that go with the name.
+    """
 
-
-def _resample(max_rounds: int = 6, width: int = 1) -> Strategy:
-    from heartloop.strategies.resample import Resample
-
-    return Resample(max_rounds, width)
-
-
-def _self_reflection(max_rounds: int = 6, stable_rounds: int | None = None) -> Strategy:
-    from heartloop.strategies.self_reflection import SelfReflection
-
-    return SelfReflection(max_rounds, stable_rounds)
+    module: str
+    make: str
+    options: frozenset[str] = frozenset()
+    own: Mapping[str, type] = field(default_factory=dict)
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _single_pass() -> Strategy:
-    from heartloop.strategies.single_pass import SinglePass
+_LINE = frozenset({"max_rounds", "stop"})
+_WIDE = _LINE | {"width"}
+_CUED = _WIDE | {"rotation", "deck"}
 
-    return SinglePass()
-
-
-def _chain_of_thought() -> Strategy:
-    from heartloop.strategies.chain_of_thought import chain_of_thought
-
-    return chain_of_thought()
-
-
-_OWN: Mapping[str, tuple[Callable[..., Strategy], frozenset[str]]] = {
-    "single_pass": (_single_pass, frozenset()),
-    "chain_of_thought": (_chain_of_thought, frozenset()),
-    "resample": (_resample, frozenset({"max_rounds", "width"})),
-    "self_reflection": (_self_reflection, frozenset({"max_rounds", "stable_rounds"})),
-    "heart": (_heart, frozenset({"max_rounds", "width", "rotation", "deck", "stable_rounds"})),
-}
+_OWN: Mapping[str, _Own] = MappingProxyType(
+    {
+        "single_pass": _Own("single_pass", "SinglePass"),
+        "chain_of_thought": _Own("chain_of_thought", "chain_of_thought"),
+        "resample": _Own("resample", "Resample", _WIDE),
+        "self_reflection": _Own("self_reflection", "SelfReflection", _LINE | {"stable_rounds"}),
+        "heart": _Own("heart", "Heart", _CUED | {"stable_rounds"}),
+    }
+)
 _COUNTS = ("max_rounds", "width", "stable_rounds")
 
 
@@ -64,13 +58,15 @@ def known_strategies() -> list[str]:
 
 
 def options_of(name: str) -> frozenset[str] | None:
-    """The options that our own strategy called ``name`` has a use for; None for other names."""
-    return _OWN[name][1] if name in _OWN else None
+    """The shared options that our own strategy called ``name`` has a use for; None for other names."""
+    name = name.partition(":")[0]
+    return _OWN[name].options if name in _OWN else None
 
 
 def strategy_from_name(name: str, **options: Any) -> Strategy:
-    """The strategy called ``name``. Options that are None, or that it has no use for, are left out.
+    """The strategy called ``name``, which may bring options of its own (``"rsa:k=3"``).
 
+    Options that are None, or that it has no use for, are left out. ``rotation`` and ``stop`` may be specs.
     A strategy registered in the entry point group ``heartloop.strategies`` is a callable that takes the
     options by name.
 
@@ -82,12 +78,27 @@ def strategy_from_name(name: str, **options: Any) -> Strategy:
     for option in _COUNTS:
         if option in given and given[option] < 1:
             raise UsageError(f"{option} must be at least 1, not {given[option]}")
-    if name in _OWN:
-        make, takes = _OWN[name]
-        return make(**{option: value for option, value in given.items() if option in takes})
+    head = name.partition(":")[0].strip()
+    if head in _OWN:
+        head, own = split_spec("strategy", name, {known: ours.own for known, ours in _OWN.items()})
+        return _own_strategy(_OWN[head], {**given, **own})
     for point in entry_points(group=_GROUP, name=name):
         registered = point.load()
         names = inspect.signature(registered).parameters
         strategy: Strategy = registered(**{o: v for o, v in given.items() if o in names})
         return strategy
     raise UnknownName("strategy", name, known_strategies())
+
+
+def _own_strategy(ours: _Own, given: Mapping[str, Any]) -> Strategy:
+    from heartloop.emotions import rotation_from_spec
+    from heartloop.strategies.stopping import stop_from_spec
+
+    takes = ours.options | ours.own.keys()
+    options = {option: value for option, value in given.items() if option in takes}
+    for option, read in (("rotation", rotation_from_spec), ("stop", stop_from_spec)):
+        if isinstance(options.get(option), str):
+            options[option] = read(options[option])
+    make = getattr(import_module(f"heartloop.strategies.{ours.module}"), ours.make)
+    strategy: Strategy = make(**ours.preset, **options)
+    return strategy

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heartloop.emotions import AlternatingValence, Deck, Rotation
 from heartloop.engine.session import Session
 from heartloop.strategies.base import accepted
+from heartloop.strategies.stopping import StopRule, stop_now
 from heartloop.types import Attempt, Cue, Problem, Solution, StopReason
 
 __all__ = ["Heart"]
@@ -28,6 +29,7 @@ class Heart:
         rotation: which cue comes next.
         deck: the cues' wording; None for HeartLoop's own.
         stable_rounds: stop when every line's last answers, this many, are equivalent; None: never.
+        stop: a rule that may end the loop before its last round.
     """
 
     max_rounds: int = 6
@@ -35,6 +37,7 @@ class Heart:
     rotation: Rotation = AlternatingValence()
     deck: Deck | None = None
     stable_rounds: int | None = None
+    stop: StopRule | None = None
     name: str = "heart"
 
     async def solve(self, problem: Problem, session: Session) -> Solution:
@@ -53,6 +56,8 @@ class Heart:
                 return session.finish(right, StopReason.VERIFIED)
             if all([await session.branch(k).stable(line, self.stable_rounds) for k, line in lines.items()]):
                 return session.finish(await session.select(), StopReason.STABLE)
+            if self.stop is not None and await stop_now(self.stop, list(lines.values()), session):
+                return session.finish(await session.select(), self.stop.reason)
         return session.finish(await session.select(), StopReason.ROUNDS)
 
     async def _continue(self, branch: Session, line: Line, cue: Cue) -> Line:

@@ -25,9 +25,10 @@ _HERE = "\0question\0"
 
 _NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "question": frozenset({"question"}),
-        "feedback": frozenset({"cue"}),
+        "question": frozenset({"question", "context"}),
+        "feedback": frozenset({"cue", "context"}),
         "synthesis": frozenset({"question", "candidates"}),
+        "request": frozenset({"question", "context"}),
     }
 )
 
@@ -45,7 +46,7 @@ class Prompts:
     """Templates by section and name, a system message, and worked examples.
 
     Attributes:
-        sections: ``{"question": {...}, "feedback": {...}, "synthesis": {...}}``.
+        sections: ``{"question": {...}, "feedback": {...}, "request": {...}, "synthesis": {...}}``.
         system: sent as the system message where set.
         shots: worked examples put before every question.
     """
@@ -88,12 +89,14 @@ class Prompts:
         """A template with its $names replaced."""
         return Template(self.template(section, name)).substitute(values)
 
-    def ask(self, name: str, question: Content) -> Content:
-        """A question in its template; image parts keep their place after the text before them."""
+    def ask(self, name: str, question: Content, context: str = "", *, section: str = "question") -> Content:
+        """A question in its template, with what else the template shows; image parts keep their place
+        after the text before them."""
         if isinstance(question, str):
-            return self.fill("question", name, question=question)
+            return self.fill(section, name, question=question, context=context)
         # The question's place in the template, however it is written ($question or ${question}).
-        before, _, after = self.fill("question", name, question=_HERE).partition(_HERE)
+        filled = self.fill(section, name, question=_HERE, context=context)
+        before, _, after = filled.partition(_HERE)
         after = after.replace(_HERE, text_of(question))
         parts: list[ContentPart] = [dict(part) for part in question]
         for text, position in ((after, len(parts)), (before, 0)):

@@ -198,7 +198,10 @@ def test_prompts_of_ones_own_replace_what_they_name_and_nothing_else(tmp_path: P
         ("[question\n", ["not valid TOML", "line 1"]),
         ("[questions]\na = '$question'\n", ["[questions]", "question, feedback, synthesis"]),
         ("[question]\nchain_of_thought = 'hi'\n", ["question.chain_of_thought", "has no $question"]),
-        ("[question]\nmine = '$question $cue'\n", ["question.mine", "$cue", "allowed here: $question"]),
+        (
+            "[question]\nmine = '$question $cue'\n",
+            ["question.mine", "$cue", "allowed here: $context, $question"],
+        ),
         ("[feedback]\nheart = 'costs 5$ or so $cue'\n", ["feedback.heart", "write $$"]),
         ("[feedback]\nheart = 3\n", ["feedback.heart", "must be a string"]),
         ("feedback = 3\n", ["feedback", "table"]),
