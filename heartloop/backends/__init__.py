@@ -7,6 +7,7 @@ from typing import Any
 
 from heartloop.backends.azure import AzureOpenAIBackend, is_azure
 from heartloop.backends.base import FORBID_ENV, Backend, bytes_bound, check_calls_allowed
+from heartloop.backends.dspy_lm import DspyBackend
 from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
 from heartloop.backends.openai import OpenAIBackend
 from heartloop.backends.replay import ReplayBackend
@@ -20,6 +21,7 @@ __all__ = [
     "FORBID_ENV",
     "AzureOpenAIBackend",
     "Backend",
+    "DspyBackend",
     "LlamaCppBackend",
     "OpenAIBackend",
     "ReplayBackend",
@@ -45,6 +47,7 @@ def make_backend(
                                 replicas under one name
     ``local/smollm2-135m``      the embedded model
     ``local/PATH.gguf``         the embedded llama.cpp with that file
+    ``dspy/PROVIDER/NAME``      ``dspy.LM("PROVIDER/NAME")``: what DSPy and LiteLLM reach
     ``scripted/echo``           no model: repeats the last message
     ``openai/NAME``             api.openai.com
     ``azure/DEPLOYMENT``        Azure OpenAI, at ``base_url`` or the variable AZURE_OPENAI_ENDPOINT; so is any
@@ -69,6 +72,8 @@ def make_backend(
         return _vllm(name, base_url, options)
     if slash and family == "azure":
         return AzureOpenAIBackend(name, base_url=base_url, **options)
+    if slash and family == "dspy":
+        return DspyBackend.named(name, base_url=base_url, **options)
     if base_url is not None:
         return _openai(spec, base_url, options)
     if slash and family in ("local", "scripted"):

@@ -35,7 +35,15 @@ from heartloop.errors import (
     ServerError,
 )
 
-__all__ = ["ErrorBody", "from_connection", "from_status", "rate_limits", "refused_parameter", "retry_after"]
+__all__ = [
+    "ErrorBody",
+    "chain",
+    "from_connection",
+    "from_status",
+    "rate_limits",
+    "refused_parameter",
+    "retry_after",
+]
 
 _CONTEXT = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context_size|exceeds? the (?:available |"
@@ -218,9 +226,9 @@ def from_connection(error: BaseException, *, where: str, redact: Callable[[str],
     """The error for a request that got no complete answer; None if ``error`` is not of that kind."""
     import aiohttp
 
-    chain = list(_chain(error))
-    said = next((shorten(redact(str(link))) for link in reversed(chain) if str(link)), type(error).__name__)
-    for link in chain:
+    links = list(chain(error))
+    said = next((shorten(redact(str(link))) for link in reversed(links) if str(link)), type(error).__name__)
+    for link in links:
         if isinstance(link, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             if getattr(link, "errno", None) in (errno.EMFILE, errno.ENFILE):
                 said += " (too many open files: raise `ulimit -n` or lower the concurrency)"
@@ -234,7 +242,7 @@ def from_connection(error: BaseException, *, where: str, redact: Callable[[str],
         if isinstance(link, aiohttp.ClientError):
             return ConnectionLost(f"{where} broke off: {said}")
     # No aiohttp underneath: openai 2 without it falls back to httpx, whose classes are told by name.
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    names = {cls.__name__ for link in links for cls in type(link).__mro__}
     if names & {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}:
         return ConnectionFailed(f"no connection to {where}: {said}")
     if "DecodingError" in names:
@@ -248,7 +256,8 @@ def from_connection(error: BaseException, *, where: str, redact: Callable[[str],
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what it came from, down to the first cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

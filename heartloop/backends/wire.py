@@ -17,9 +17,11 @@ from heartloop.errors import BadRequest, BadResponse
 from heartloop.types import Completion, FinishReason, Request, TokenLogprob, Usage
 
 __all__ = [
+    "clean",
     "completion_of",
     "decode",
     "error_in_success",
+    "finish_reason_of",
     "logprobs_of",
     "prompt_logprobs_of",
     "request_body",
@@ -131,7 +133,7 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
             break
     else:
         reasoning = _thinking(message.get("content"))
-    finish_reason = _finish(choice.get("finish_reason"))
+    finish_reason = finish_reason_of(choice.get("finish_reason"))
     refusal = message.get("refusal")
     if refusal:
         finish_reason = "refusal"
@@ -141,7 +143,7 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
         text=text,
         finish_reason=finish_reason,
         usage=usage_of(data.get("usage")),
-        model=_clean(model) if isinstance(model, str) else "",
+        model=clean(model) if isinstance(model, str) else "",
         reasoning=reasoning,
         logprobs=logprobs_of(choice.get("logprobs")),
         seconds=seconds,
@@ -172,9 +174,9 @@ def logprobs_of(data: Any) -> tuple[TokenLogprob, ...] | None:
     try:
         return tuple(
             TokenLogprob(
-                _clean(row["token"]),
+                clean(row["token"]),
                 _logprob(row["logprob"]),
-                tuple((_clean(t["token"]), _logprob(t["logprob"])) for t in row.get("top_logprobs") or ()),
+                tuple((clean(t["token"]), _logprob(t["logprob"])) for t in row.get("top_logprobs") or ()),
             )
             for row in data["content"]
         )
@@ -196,11 +198,12 @@ def prompt_logprobs_of(data: Any) -> tuple[TokenLogprob | None, ...] | None:
 
 
 def _prompt_row(row: Mapping[str, Any]) -> TokenLogprob:
-    tokens = [(_clean(t.get("decoded_token") or ""), _logprob(t["logprob"])) for t in row.values()]
+    tokens = [(clean(t.get("decoded_token") or ""), _logprob(t["logprob"])) for t in row.values()]
     return TokenLogprob(tokens[0][0], tokens[0][1], tuple(tokens))
 
 
-def _finish(value: Any) -> FinishReason:
+def finish_reason_of(value: Any) -> FinishReason:
+    """A server's word for why an answer ended, as ours; ``"other"`` where it is unknown."""
     return _FINISH.get(value, "other") if isinstance(value, str) else "other"
 
 
@@ -208,10 +211,10 @@ def _text(value: Any, name: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return _clean(value)
+        return clean(value)
     if isinstance(value, list):  # Mistral: parts of type text and thinking
         parts = [p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str)]
-        return _clean("".join(parts))
+        return clean("".join(parts))
     raise BadResponse(f"the answer's {name} is a JSON {_kind(value)}, not text")
 
 
@@ -223,7 +226,7 @@ def _thinking(content: Any) -> str:
     return "".join(_text(part, "thinking") for part in inner)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """``text`` without lone surrogates, which nothing behind this could store or send."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 

@@ -13,6 +13,7 @@ import pytest
 
 from heartloop.backends import (
     Backend,
+    DspyBackend,
     LlamaCppBackend,
     OpenAIBackend,
     ReplicaSet,
@@ -50,6 +51,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture(
     params=[
         *("scripted", "openai", "vllm", "replicas", "llamacpp"),
+        *("dspy", "dspy through litellm"),
         pytest.param("vllm, a real one", marks=pytest.mark.real),
         pytest.param("openai, at a real vLLM", marks=pytest.mark.real),
     ]
@@ -66,6 +68,13 @@ def make(request: pytest.FixtureRequest) -> Make:
     if request.param == "replicas":
         url = request.getfixturevalue("server").base_url
         return lambda: ReplicaSet([VllmBackend("test-model", base_url=url) for _ in range(2)])
+    if request.param.startswith("dspy"):
+        dspy = pytest.importorskip("dspy", reason="dspy is not installed (make test-dspy has it)")
+        url = request.getfixturevalue("server").base_url
+        engine = "litellm" if "litellm" in request.param else "lm15"
+        return lambda: DspyBackend(
+            dspy.LM("openai/test-model", api_base=url, api_key="sk-none", engine=engine)
+        )
     if "real" in request.param:
         if not REAL:
             pytest.skip("HEARTLOOP_VLLM_URL names no vLLM server (http://HOST:PORT/v1)")
