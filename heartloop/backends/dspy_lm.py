@@ -42,7 +42,7 @@ _TRANSLATED = frozenset(
         *("top_p", "stop", "seed", "logprobs", "top_logprobs"),
     )
 )
-"""Of ``Sampling.extra`` and the LM's defaults, what lm15 knows by OpenAI's name; the rest goes on as it is."""
+"""Of ``Sampling.extra`` and the LM's defaults, what lm15 knows by OpenAI's names; the rest goes on as is."""
 
 _NOT_SAMPLING = frozenset(
     (
