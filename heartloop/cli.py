@@ -54,7 +54,11 @@ ApiKeyEnv = Annotated[
 ]
 Strategy = Annotated[
     str,
-    typer.Option("--strategy", "-s", help="heart, self_reflection, resample, chain_of_thought, single_pass."),
+    typer.Option(
+        "--strategy",
+        "-s",
+        help="heart, resample, self_consistency, self_refine, rsa, ...; options follow, as rsa:k=3. See docs/strategies.md.",
+    ),
 ]
 Judge = Annotated[str, typer.Option("--judge", "-j", help="oracle, majority or synthesis.")]
 MaxRounds = Annotated[int, typer.Option(min=1, help="Rounds in all, the first attempt included.")]

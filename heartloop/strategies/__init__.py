@@ -45,7 +45,18 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
         "single_pass": _Own("single_pass", "SinglePass"),
         "chain_of_thought": _Own("chain_of_thought", "chain_of_thought"),
         "resample": _Own("resample", "Resample", _WIDE),
-        "self_reflection": _Own("self_reflection", "SelfReflection", _LINE | {"stable_rounds"}),
+        "self_consistency": _Own("self_consistency", "SelfConsistency", _WIDE, {"n": int}),
+        "best_of_n": _Own("best_of_n", "BestOfN", _WIDE - {"stop"}, {"n": int}),
+        "bare_retry": _Own("bare_retry", "bare_retry", _WIDE | {"stable_rounds"}),
+        "self_reflection": _Own("self_reflection", "SelfReflection", _WIDE | {"stable_rounds"}),
+        "self_refine": _Own("self_refine", "SelfRefine", _LINE),
+        "reflexion": _Own("reflexion", "Reflexion", _LINE, {"memory": int}),
+        "rsa": _Own("rsa", "RecursiveAggregation", _WIDE, {"k": int}),
+        "pdr": _Own("pdr", "ParallelDistillRefine", _WIDE),
+        **{
+            name: _Own("stimulus", "Stimulus", _WIDE, {"stimulus": str}, {"set": name})
+            for name in ("emotion_prompt", "negative_prompt", "stress_prompt", "persona")
+        },
         "heart": _Own("heart", "Heart", _CUED | {"stable_rounds"}),
     }
 )

@@ -226,7 +226,7 @@ def test_a_prompts_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match="chain_of_thought, single_pass"):
+    with pytest.raises(UnknownName, match="chain_of_thought, reflexion, single_pass"):
         Prompts.default().fill("question", "chain_of_though", question="?")
 
 
