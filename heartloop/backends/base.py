@@ -48,6 +48,8 @@ class Backend(Protocol):
 
     * an attribute ``rate_limits: RateLimits | None``, replaced by each answer that says something of the
       server's limits, before :meth:`complete` returns or raises;
+    * an attribute ``structured_output: bool``: it takes OpenAI's ``response_format`` with a JSON schema, or
+      leaves it out where the server refuses it; judges then ask for JSON;
     * a coroutine method ``warm_up()``: what the first call would otherwise do within its time limit (import a
       client, load a model);
     * a method ``queue() -> tuple[int, int] | None``: calls running and waiting at the server, as last known,

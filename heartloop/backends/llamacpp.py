@@ -50,6 +50,7 @@ class LlamaCppBackend:
     """A GGUF model in this process, with ``slots`` completions at a time. Used from one event loop."""
 
     real: bool = True
+    structured_output: bool = True
 
     def __init__(
         self,

@@ -42,7 +42,9 @@ _IDLE_SECONDS = 3.0
 _REASONING = re.compile(r"(?:^|/)(?:o[134](?:-|$)|gpt-5)")
 """Names of OpenAI's reasoning models, which take max_completion_tokens in place of max_tokens."""
 
-_DROPPABLE = frozenset(("temperature", "top_p", "seed", "logprobs", "top_logprobs", "stop"))
+_DROPPABLE = frozenset(
+    ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "stop", "response_format")
+)
 _MAX_ADAPTATIONS = 8
 
 
@@ -54,6 +56,7 @@ class OpenAIBackend:
     """
 
     real: bool = True
+    structured_output: bool = True
 
     def __init__(
         self,

@@ -44,9 +44,9 @@ class ReplayBackend:
         """
         if isinstance(recorded, Mapping):
             pairs = [(key, c) for key, value in recorded.items() for c in _several(value)]
-            self.name = name or "replay"
+            self.name, self.structured_output = name or "replay", False
         else:
-            self.name, pairs = _read(Path(recorded), name)
+            self.name, pairs, self.structured_output = _read(Path(recorded), name)
         self._answers: dict[str, list[Completion]] = {}
         for key, completion in pairs:
             self._answers.setdefault(key, []).append(completion)
@@ -85,12 +85,14 @@ def _several(value: Completion | Sequence[Completion]) -> Iterable[Completion]:
     return (value,) if isinstance(value, Completion) else value
 
 
-def _read(path: Path, name: str | None) -> tuple[str, list[tuple[str, Completion]]]:
-    """The model's name and the completions of the journal at ``path``, in the order of the record."""
+def _read(path: Path, name: str | None) -> tuple[str, list[tuple[str, Completion]], bool]:
+    """The model's name and the completions of the journal at ``path``, in the order of the record, and
+    whether any of them was asked for by a schema (judges then ask so again)."""
     from heartloop.engine.serial import completion_from_dict
     from heartloop.journal.reader import JournalReader
 
     found: dict[str, list[tuple[int, str, Completion]]] = {}
+    by_schema: set[str] = set()
     with JournalReader(path) as reader:
         for event in reader.iter_events():
             if event.key.kind != "completion":
@@ -99,6 +101,8 @@ def _read(path: Path, name: str | None) -> tuple[str, list[tuple[str, Completion
                 request, completion = event.data["request"], completion_from_dict(event.data["completion"])
                 row = (event.seq, fingerprint_of(request), completion)
                 found.setdefault(request["model"], []).append(row)
+                if "response_format" in request["sampling"].get("extra", {}):
+                    by_schema.add(request["model"])
             except (KeyError, TypeError) as error:
                 raise JournalCorrupt(f"{path}: event {event.seq} is no completion ({error})") from None
     if name is None:
@@ -109,4 +113,5 @@ def _read(path: Path, name: str | None) -> tuple[str, list[tuple[str, Completion
     if name not in found:
         raise UsageError(f"{path}: the journal holds no completions of {name!r}, only of {sorted(found)}")
     # Events come by key; equal requests are answered in the order in which they were recorded.
-    return name, [(key, completion) for _, key, completion in sorted(found[name], key=itemgetter(0))]
+    ordered = sorted(found[name], key=itemgetter(0))
+    return name, [(key, completion) for _, key, completion in ordered], name in by_schema

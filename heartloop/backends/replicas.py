@@ -120,6 +120,10 @@ class ReplicaSet:
         return all(getattr(member.backend, "cuts", False) for member in self._members)
 
     @property
+    def structured_output(self) -> bool:
+        return all(getattr(member.backend, "structured_output", False) for member in self._members)
+
+    @property
     def max_concurrency(self) -> int | None:
         each = [member.backend.max_concurrency for member in self._members]
         known = [limit for limit in each if limit is not None]

@@ -72,6 +72,7 @@ class VllmBackend:
 
     real: bool = True
     cuts: bool = True
+    structured_output: bool = True
 
     def __init__(
         self,

@@ -315,6 +315,10 @@ class Session:
                 )
         self._cut = cut
 
+    def takes_structured(self, role: str) -> bool:
+        """Whether the backend of ``role`` can hold its model to a JSON schema (``response_format``)."""
+        return bool(getattr(self._solving.lane(role).backend, "structured_output", False))
+
     async def equivalent(self, a: str, b: str) -> bool:
         """Whether two answers are the same answer (by the verifiers, not by string)."""
         return await self._solving.equivalent(a, b)

@@ -27,6 +27,15 @@ _OWN = MappingProxyType(
         "oracle": "oracle:Oracle",
         "majority": "majority:Majority",
         "synthesis": "synthesis:Synthesis",
+        "usc": "usc:UniversalSelfConsistency",
+        "genselect": "genselect:GenSelect",
+        "pointwise": "pointwise:Pointwise",
+        "pairwise": "pairwise:Pairwise",
+        "caps": "caps:Caps",
+        "joint": "joint:JointConsistency",
+        "cascade": "combined:Cascade",
+        "panel": "combined:Panel",
+        "keep_first": "combined:KeepFirst",
     }
 )
 

@@ -7,14 +7,15 @@ handed the reference; all others get ``problem.without_reference()``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Judge", "logprobs_needed"]
+__all__ = ["Judge", "Weighed", "Weighing", "chosen", "logprobs_needed", "margin"]
 
 
 class Judge(Protocol):
@@ -24,7 +25,11 @@ class Judge(Protocol):
     A judge may have more, which is used where it is there:
 
     * an attribute ``logprobs: int | None``: the generator is asked for so many top alternatives of each
-      token that it draws (-1: the whole vocabulary). Attempts then carry ``confidence``.
+      token that it draws (-1: the whole vocabulary). Attempts then carry ``confidence``;
+    * a method ``weigh``, see :class:`Weighing`: combinators ask it how sure the judge is.
+
+    A judge that calls a model does so through ``session.generate(role="judge")`` (or ``"synthesiser"``), on
+    ``session.branch(k)`` for calls side by side: so they are paid from the budget, journalled and replayed.
     """
 
     @property
@@ -50,3 +55,36 @@ def logprobs_needed(judge: Judge) -> int | None:
     """How many alternatives of each token ``judge`` wants attempts to be made with; None: it needs none."""
     needed: int | None = getattr(judge, "logprobs", None)
     return needed
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """One candidate answer, by an attempt that gives it, and what a judge thinks of it, in [0, 1]."""
+
+    attempt: Attempt
+    weight: float
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A judge that can say how much it thinks of each answer, and not only which is best."""
+
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each distinct answer among ``attempts`` once, in order of its first; empty if none has an answer.
+
+        ``select`` chooses the heaviest of these.
+        """
+        ...
+
+
+def chosen(weighed: Sequence[Weighed], attempts: Sequence[Attempt]) -> Attempt:
+    """The heaviest, the first of several; the last attempt where nothing was weighed."""
+    return max(weighed, key=lambda one: one.weight).attempt if weighed else attempts[-1]
+
+
+def margin(weighed: Sequence[Weighed]) -> float:
+    """By how much the heaviest outweighs the next (which weighs 0 where there is only one)."""
+    first, second = sorted((0.0, 0.0, *(one.weight for one in weighed)), reverse=True)[:2]
+    return first - second

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from heartloop.judges.base import Weighed, chosen
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Majority", "groups_by_answer", "largest_group"]
+__all__ = ["Majority", "branch_votes", "groups_by_answer", "largest_group"]
 
 Equivalent = Callable[[str, str], Awaitable[bool]]
 
@@ -35,8 +36,16 @@ class Majority:
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The first attempt of the heaviest group; the last attempt if none has an answer."""
-        group = await largest_group(attempts, session.equivalent)
-        return group[0] if group else attempts[-1]
+        return chosen(await self.weigh(problem, attempts, session), attempts)
+
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each answer with its share of the votes."""
+        groups = await groups_by_answer(attempts, session.equivalent)
+        votes = branch_votes(groups)
+        total = sum(votes, Fraction(0))
+        return [Weighed(group[0], float(v / total)) for group, v in zip(groups, votes, strict=True)]
 
 
 async def groups_by_answer(attempts: Sequence[Attempt], equivalent: Equivalent) -> list[list[Attempt]]:
@@ -65,9 +74,11 @@ async def largest_group(attempts: Sequence[Attempt], equivalent: Equivalent) -> 
     groups = await groups_by_answer(attempts, equivalent)
     if not groups:
         return []
+    votes = branch_votes(groups)
+    return groups[votes.index(max(votes))]
+
+
+def branch_votes(groups: Sequence[Sequence[Attempt]]) -> list[Fraction]:
+    """Votes of each group: each branch has one, shared by its attempts."""
     made = Counter(attempt.branch for group in groups for attempt in group)
-
-    def votes(group: Sequence[Attempt]) -> Fraction:
-        return sum((Fraction(1, made[attempt.branch]) for attempt in group), Fraction(0))
-
-    return max(groups, key=votes)
+    return [sum((Fraction(1, made[attempt.branch]) for attempt in group), Fraction(0)) for group in groups]

@@ -27,8 +27,9 @@ _NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "question": frozenset({"question", "context"}),
         "feedback": frozenset({"cue", "context"}),
-        "synthesis": frozenset({"question", "candidates"}),
+        "synthesis": frozenset({"question", "candidates", "mark"}),
         "request": frozenset({"question", "context"}),
+        "judge": frozenset({"question", "candidates", "mark", "format"}),
     }
 )
 
@@ -46,7 +47,8 @@ class Prompts:
     """Templates by section and name, a system message, and worked examples.
 
     Attributes:
-        sections: ``{"question": {...}, "feedback": {...}, "request": {...}, "synthesis": {...}}``.
+        sections: by name: ``{"question": {...}, "feedback": {...}, "request": {...}, "synthesis": {...},
+            "judge": {...}}``.
         system: sent as the system message where set.
         shots: worked examples put before every question.
     """

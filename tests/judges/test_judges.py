@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -111,24 +112,60 @@ class Panel:
         return self.texts.pop(0)
 
 
-def synthesised(panel: Panel, **settings: Any) -> Solution:
+def synthesised(panel: Panel, *, allow_new: bool = False, **settings: Any) -> Solution:
     settings = {"strategy": "resample", "max_rounds": len(panel.texts), "concurrency": 1, **settings}
-    return run(solve(panel, judge="synthesis", **settings))[0]
+    judge = f"synthesis:allow_new={str(allow_new).lower()}"
+    return run(solve(panel, judge=judge, **settings))[0]
 
 
 def test_a_synthesis_sees_question_and_candidates_and_writes_the_answer() -> None:
     panel = Panel([boxed(1), boxed(2), NO_ANSWER], boxed(9))
-    solution = synthesised(panel)
+    solution = synthesised(panel, allow_new=True)
     [prompt] = panel.prompts
     assert "Which number?" in prompt
     assert [f"Attempt {n}" in prompt for n in (1, 2, 3, 4)] == [True, True, True, False]
-    assert "(final answer: none)" in prompt
+    assert "Final answer: none" in prompt
     assert solution.answer == "9"
     assert solution.chosen is not None
     assert solution.chosen not in solution.attempts
     assert (solution.calls, len(solution.attempts)) == (4, 3)
     assert solution.stop_reason is StopReason.ROUNDS
     assert solution.correct is False
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (boxed(7), "7"),  # a candidate's answer
+        (boxed(9), "2"),  # nobody's: the majority's
+        (boxed(4), "2"),  # nobody's, though there is a fourth candidate
+        ("I choose this one. \\boxed{Attempt 1}", None),  # named: whichever was shown first
+        ("Attempt 2 is wrong.\nAttempt 1 is right.", None),
+        ("Attempt 9 is right.", "2"),
+        ("It is either attempt 1 or attempt 2.", "2"),
+    ],
+)
+def test_a_guarded_synthesis_answers_with_a_candidate(written: str, expected: str | None) -> None:
+    texts = [f"{boxed(a)} ({n})" for n, a in enumerate((1, 2, 2, 7))]
+    panel = Panel(texts, written)
+    solution = synthesised(panel)
+    assert solution.chosen in solution.attempts
+    if expected is None:
+        shown = panel.prompts[0].split("Final answer: ")[1][0]
+        assert solution.answer == shown
+    else:
+        assert solution.answer == expected
+
+
+def test_candidates_are_shown_in_an_order_of_their_own_and_the_same_each_time() -> None:
+    orders = []
+    for seed in (0, 0, 1, 2, 3):
+        panel = Panel([boxed(n) for n in range(6)], boxed(2))
+        synthesised(panel, seed=seed)
+        orders.append(re.findall(r"Final answer: (\d)", panel.prompts[0]))
+    assert orders[0] == orders[1]
+    assert len({tuple(order) for order in orders}) > 1
+    assert all(sorted(order) == list("012345") for order in orders)
 
 
 def test_equal_candidates_are_shown_once_and_a_single_one_needs_no_call() -> None:
@@ -152,7 +189,7 @@ def test_candidates_too_long_for_the_context_are_cut_to_their_ends() -> None:
         return ContextOverflow("too long") if len(text_of(request.messages[-1].content)) > 4_000 else boxed(3)
 
     panel = Panel([f"{n}" + "x" * 9_000 + boxed(n) for n in (1, 2)], overflowing)
-    assert synthesised(panel).answer == "3"
+    assert synthesised(panel, allow_new=True).answer == "3"
     lengths = [len(p) for p in panel.prompts]
     assert lengths == sorted(lengths, reverse=True)
     last = panel.prompts[-1]
@@ -168,7 +205,7 @@ def test_a_synthesis_asks_for_what_fits_before_it_cuts_candidates() -> None:
         return boxed(3)
 
     panel = Panel([f"{n}" + "x" * 5_000 + boxed(n) for n in (1, 2)], script)
-    assert synthesised(panel).answer == "3"
+    assert synthesised(panel, allow_new=True).answer == "3"
     assert len(panel.prompts) == 2
     assert panel.prompts[0] == panel.prompts[1]
 
@@ -219,7 +256,7 @@ def test_the_synthesiser_may_be_another_model_with_limits_of_its_own() -> None:
     async def scene(budget: Budget) -> tuple[Solution, int, int]:
         writer = scripted(lambda r: boxed(9), name="writer")
         maker = scripted(answers_by_round(1, 2, 3))
-        settings = {"judge": "synthesis", "max_rounds": 3}
+        settings = {"judge": "synthesis:allow_new=true", "max_rounds": 3}
         model = Model(backend=writer, budget=budget)
         async with loop(maker, synthesiser_model=model, **settings) as held:
             solutions = await held.solve_many(["a", "b", "c"])
@@ -239,7 +276,9 @@ def test_a_generators_own_limit_is_not_the_synthesisers() -> None:
     async def scene() -> Solution:
         writer = scripted(lambda r: boxed(9), name="writer")
         maker = Model(backend=scripted(answers_by_round(1, 2, 3)), budget=Budget(calls=2))
-        async with loop(maker, synthesiser_model=writer, judge="synthesis", max_rounds=2) as held:
+        async with loop(
+            maker, synthesiser_model=writer, judge="synthesis:allow_new=true", max_rounds=2
+        ) as held:
             return await held.solve("q")
 
     assert run(scene()).answer == "9"

@@ -1,0 +1,288 @@
+"""What judges that call a model share: how candidates are shown, how answers are asked for and read.
+
+Candidates are hostile text. Each stands between lines that carry a mark which occurs in none of the texts,
+so no candidate can close its own frame, whatever it says. Small models answer in many ways: where the
+backend can hold them to a JSON schema it is asked to; what comes back is read tolerantly either way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+
+from heartloop.answers import strip_reasoning
+from heartloop.errors import ContextOverflow
+from heartloop.responders.chat import LEAST_NEW_TOKENS, room_left
+from heartloop.types import Attempt, Completion, ContentPart, Message, Problem, text_of
+
+if TYPE_CHECKING:
+    from heartloop.engine.session import Session
+
+__all__ = ["BEST", "Ask", "figure", "framed", "generate_fitting", "mark_for", "number_named", "with_images"]
+
+BEST = 9
+"""Ratings go from 0 to this: a single digit is a single token in nearly all vocabularies."""
+
+_LEAST_CHARACTERS = 200
+_JSON_CHARACTERS = 20_000
+_JSON_STARTS = 64
+
+Answer = Literal["choice", "score", "scores"]
+_FIELDS: Mapping[Answer, tuple[str, ...]] = {
+    "choice": ("choice",),
+    "score": ("score",),
+    "scores": ("score_a", "score_b"),
+}
+
+
+# --- showing candidates ----------------------------------------------------------------------------
+
+
+def mark_for(*texts: str) -> str:
+    """A short mark that occurs in none of ``texts``, and is always the same for the same texts."""
+    state = blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16)
+    while True:
+        mark = f"#{state.hexdigest()[:8]}"
+        if not any(mark in text for text in texts):
+            return mark
+        state.update(b"again")
+
+
+def framed(attempts: Sequence[Attempt], mark: str, limit: int, names: Sequence[str], what: str) -> str:
+    """``attempts`` between marked lines, named in order, each text cut to its last ``limit`` characters."""
+    shown = []
+    for name, attempt in zip(names, attempts, strict=True):
+        text = attempt.text if len(attempt.text) <= limit else "[...] " + attempt.text[-limit:]
+        answer = "none" if attempt.answer is None else attempt.answer
+        shown.append(
+            f"[{what} {name} {mark}]\nFinal answer: {answer}\n\n{text}\n[end of {what.lower()} {name} {mark}]"
+        )
+    return "\n\n".join(shown)
+
+
+def with_images(prompt: str, problem: Problem) -> Message:
+    """The user's turn: ``prompt``, and the question's images after it."""
+    if isinstance(problem.question, str):
+        return Message("user", prompt)
+    images: list[ContentPart] = [part for part in problem.question if part.get("type") != "text"]
+    return Message("user", ({"type": "text", "text": prompt}, *images))
+
+
+# --- asking ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How a judge asks: a template of the ``judge`` prompts, and the kind of answer it wants.
+
+    Attributes:
+        think: reasons before the answer.
+        structured: ask for JSON by a schema where the backend takes that.
+        what: what a candidate is called in the prompt.
+        names: names of the candidates in order; default: 1, 2, ...
+        alternatives: top alternatives asked for each token of the answer; None: none.
+    """
+
+    template: str
+    answer: Answer
+    think: bool = True
+    structured: bool = True
+    what: str = "Solution"
+    names: tuple[str, ...] | None = None
+    alternatives: int | None = None
+
+    async def __call__(
+        self,
+        problem: Problem,
+        shown: Sequence[Attempt],
+        session: Session,
+        *,
+        limit: int | None = None,
+        shorten: bool = True,
+    ) -> Completion:
+        """Ask about ``shown``, each cut to its last ``limit`` characters at most.
+
+        Raises:
+            ContextOverflow: it does not fit, however short (or, without ``shorten``, as it is).
+            BudgetExhausted, BackendError: see there.
+        """
+        as_json = self.structured and session.takes_structured("judge")
+        format = f"{self.answer}_{'json' if as_json else 'line'}{'' if self.think else '_only'}"
+        sampling = replace(session.sampling("judge"), logprobs=self.alternatives)
+        if as_json:
+            sampling = replace(
+                sampling, extra={**sampling.extra, "response_format": self._schema(len(shown))}
+            )
+        names = self.names or tuple(str(number) for number in range(1, len(shown) + 1))
+        question = text_of(problem.question)
+        mark = mark_for(question, *(text for a in shown for text in (a.text, a.answer or "")))
+        prompts = session.prompts
+
+        def message(longest: int) -> Message:
+            return with_images(
+                prompts.fill(
+                    "judge",
+                    self.template,
+                    question=question,
+                    candidates=framed(shown, mark, longest, names, self.what),
+                    mark=mark,
+                    format=prompts.template("judge", format).strip(),
+                ),
+                problem,
+            )
+
+        longest = max(len(attempt.text) for attempt in shown)
+        return await generate_fitting(
+            session,
+            message,
+            longest if limit is None else min(limit, longest),
+            role="judge",
+            round=max(attempt.round for attempt in shown),
+            sampling=sampling,
+            shorten=shorten,
+        )
+
+    def _schema(self, count: int) -> dict[str, Any]:
+        """OpenAI's ``response_format``, which vLLM and llama.cpp take as well."""
+        lowest, highest = (1, count) if self.answer == "choice" else (0, BEST)
+        number = {"type": "integer", "enum": list(range(lowest, highest + 1))}
+        properties: dict[str, Any] = {"reasons": {"type": "string"}} if self.think else {}
+        properties |= dict.fromkeys(_FIELDS[self.answer], number)
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": self.answer, "schema": schema, "strict": True},
+        }
+
+
+async def generate_fitting(
+    session: Session,
+    message: Callable[[int], Message],
+    longest: int,
+    *,
+    role: str,
+    round: int,
+    sampling: Any = None,
+    shorten: bool = True,
+) -> Completion:
+    """A completion of ``message(limit)``, each candidate cut to its end as far as the context demands.
+
+    Where the backend says how many new tokens would fit, and they are enough, so many are asked for;
+    otherwise candidates are cut by half, and by half again.
+
+    Raises:
+        ContextOverflow: not even the shortest fits (without ``shorten``: it does not fit as it is).
+    """
+    given = asked = sampling or session.sampling(role)
+    limit = longest
+    while True:
+        try:
+            return await session.generate([message(limit)], role=role, sampling=asked, round=round)
+        except ContextOverflow as overflow:
+            shortest = limit <= _LEAST_CHARACTERS
+            least = LEAST_NEW_TOKENS if shortest else max(LEAST_NEW_TOKENS, given.max_tokens // 4)
+            room = room_left(overflow)
+            if room is not None and least <= room < asked.max_tokens:
+                asked = replace(asked, max_tokens=room)
+                continue
+            if shortest or not shorten:
+                raise
+        asked = given
+        limit = max(_LEAST_CHARACTERS, limit // 2)
+
+
+# --- reading answers -------------------------------------------------------------------------------
+
+_BOXED = re.compile(r"\\boxed\{\s*([^{}]{1,40}?)\s*\}")
+_FRACTION = re.compile(r"\s*/\s*(\d{1,4})")
+_DIGITS = re.compile(r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?)(?![\d.]*\d)")
+
+
+def figure(text: str, field: str) -> float | None:
+    """The rating called ``field`` in ``text`` as a share of the best one, in [0, 1]; None if there is none.
+
+    Looked for, in this order: a JSON object, the last "Score: 7" ("score A - 7", "7/10", ...), and for a
+    single score a box or a last line that is a bare number.
+    """
+    text = strip_reasoning(text).strip()
+    found = _from_json(text, field)
+    if found is not None:
+        return _share(found, None)
+    label = re.escape(field).replace("_", r"[\s_*]{0,3}")
+    pattern = re.compile(
+        rf"(?<![a-z]){label}\W{{0,12}}?(?:is|of)?\W{{0,6}}?(\d{{1,4}}(?:\.\d{{1,4}})?)", re.I
+    )
+    named = list(pattern.finditer(text[-_JSON_CHARACTERS:]))
+    if named:
+        last = named[-1]
+        rest = _FRACTION.match(last.string, last.end())
+        return _share(float(last.group(1)), float(rest.group(1)) if rest else None)
+    if field != "score" or not text:
+        return None
+    boxes = _BOXED.findall(text[-_JSON_CHARACTERS:])
+    line = boxes[-1] if boxes else text[-_JSON_CHARACTERS:].rsplit("\n", 1)[-1]
+    bare = re.fullmatch(r"\W{0,8}(\d{1,4}(?:\.\d{1,4})?)(?:\s*/\s*(\d{1,4}))?\W{0,8}", line)
+    if bare is None:
+        return None
+    return _share(float(bare.group(1)), float(bare.group(2)) if bare.group(2) else None)
+
+
+def number_named(text: str, count: int) -> int | None:
+    """Which of ``count`` candidates ``text`` chooses, from 1; None where it says nothing that can be one.
+
+    Looked for, in this order: a JSON object, the last "Choice: 3", the last box, the last "solution 3"
+    (response, attempt, candidate, ...), and a text that holds one number only.
+    """
+    text = strip_reasoning(text).strip()
+    found = _from_json(text, "choice")
+    if found is not None:
+        return int(found) if found == int(found) and 1 <= found <= count else None
+    tail = text[-_JSON_CHARACTERS:]
+    named = r"(?:number|no\.?|solution|response|attempt|candidate|option)?"
+    for pattern in (
+        rf"choice\W{{0,12}}?(?:is)?\W{{0,6}}?{named}\W{{0,6}}?(\d{{1,4}})(?!\d)",
+        r"\\boxed\{\W{0,6}(?:\\text\{)?[a-z]{0,12}\W{0,6}(\d{1,4})\W{0,6}\}",
+        r"(?:solution|response|attempt|candidate|option|number)\W{0,6}(\d{1,4})(?!\d)",
+    ):
+        numbers = [int(one) for one in re.findall(pattern, tail, re.I)]
+        fitting = [number for number in numbers if 1 <= number <= count]
+        if fitting:
+            return fitting[-1]
+    only = {int(float(one)) for one in _DIGITS.findall(tail)} if len(tail) <= 200 else set()
+    return only.pop() if len(only) == 1 and 1 <= min(only) <= count else None
+
+
+def _share(value: float, of: float | None) -> float | None:
+    if of is None:
+        of = BEST if value <= BEST else 10 if value <= 10 else 100
+    return value / of if of > 0 and 0 <= value <= of else None
+
+
+def _from_json(text: str, field: str) -> float | None:
+    """A number called ``field`` in the last JSON object of ``text`` that has one."""
+    tail = text[-_JSON_CHARACTERS:]
+    decoder = json.JSONDecoder()
+    start = len(tail)
+    for _ in range(_JSON_STARTS):
+        start = tail.rfind("{", 0, start)
+        if start < 0:
+            return None
+        try:
+            value, _ = decoder.raw_decode(tail, start)
+        except (ValueError, RecursionError):
+            continue
+        found = value.get(field) if isinstance(value, dict) else None
+        if isinstance(found, str) and re.fullmatch(r"\s*\d{1,6}(\.\d{1,6})?\s*", found):
+            found = float(found)
+        if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 1e6:
+            return float(found)
+    return None
