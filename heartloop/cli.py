@@ -121,6 +121,21 @@ Shots = Annotated[
 ]
 JudgeModel = Annotated[str | None, typer.Option(help="Another model for the judge's calls (same server).")]
 SynthesiserModel = Annotated[str | None, typer.Option(help="Another model for the synthesis (same server).")]
+RewardModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Reward model of the judge 'reward': vllm-score/NAME, vllm-classify/NAME, http-score/NAME."
+    ),
+]
+RewardUrl = Annotated[str | None, typer.Option(help="Where the reward model is served.")]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        max=20,
+        help="Ask for so many alternatives of each token, and keep a summary to judge by later.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
 ]
@@ -278,6 +293,9 @@ def run(
     api_key_env: ApiKeyEnv = None,
     judge_model: JudgeModel = None,
     synthesiser_model: SynthesiserModel = None,
+    reward_model: RewardModel = None,
+    reward_url: RewardUrl = None,
+    logprobs: Logprobs = None,
     temperature: Temperature = 0.7,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     max_tokens: MaxTokens = 1024,
@@ -334,10 +352,12 @@ def run(
         "price": price,
         "prices": None if prices is None else str(prices),
     }
-    models = {"generator": make_model(model, **shared)}
+    models = {"generator": make_model(model, logprobs=logprobs, **shared)}
     for role, name in (("judge", judge_model), ("synthesiser", synthesiser_model)):
         if name is not None:
             models[role] = make_model(name, **shared)
+    if reward_model is not None:
+        models["reward"] = make_model(reward_model, **{**shared, "base_url": reward_url or base_url})
     config = RunConfig(
         models=models,
         arms=(

@@ -60,6 +60,7 @@ class HeartLoop:
         max_rounds, width, rotation, stable_rounds, stop: passed to a strategy given by name, where it
             has them.
         judge_model, synthesiser_model: other models for those roles; default: ``model``.
+        reward_model: the model that the judge ``"reward"`` asks.
         score_after: with an oracle: run all rounds and score them afterwards; nothing tells the model.
         journal: path of a new or existing journal file; None keeps nothing.
         prompts: wording; see ``heartloop/strategies/prompts.toml``.
@@ -93,6 +94,7 @@ class HeartLoop:
         stop: str | None = None,
         judge_model: ModelLike | None = None,
         synthesiser_model: ModelLike | None = None,
+        reward_model: ModelLike | None = None,
         score_after: bool = False,
         journal: str | Path | None = None,
         prompts: Prompts | str | Path | None = None,
@@ -109,7 +111,7 @@ class HeartLoop:
     ) -> None:
         if active is not None and active < 1:
             raise UsageError(f"active must be at least 1, not {active}")
-        roles = {"judge": judge_model, "synthesiser": synthesiser_model}
+        roles = {"judge": judge_model, "synthesiser": synthesiser_model, "reward": reward_model}
         main = _model(model, base_url=base_url, api_key_env=api_key_env, concurrency=concurrency)
         self._models = {"generator": main}
         self._models |= {role: _model(given) for role, given in roles.items() if given is not None}

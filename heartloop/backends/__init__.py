@@ -12,6 +12,7 @@ from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
 from heartloop.backends.openai import OpenAIBackend
 from heartloop.backends.replay import ReplayBackend
 from heartloop.backends.replicas import ReplicaSet
+from heartloop.backends.scoring import ScoringBackend, Task
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.backends.vllm import VllmBackend
 from heartloop.errors import UnknownName, UsageError
@@ -26,12 +27,21 @@ __all__ = [
     "OpenAIBackend",
     "ReplayBackend",
     "ReplicaSet",
+    "ScoringBackend",
     "ScriptedBackend",
     "VllmBackend",
     "bytes_bound",
     "check_calls_allowed",
     "make_backend",
 ]
+
+
+_SCORING: dict[str, Task] = {
+    "vllm-score": "score",
+    "vllm-classify": "classify",
+    "vllm-pooling": "pooling",
+    "http-score": "json",
+}
 
 
 def make_backend(
@@ -70,6 +80,12 @@ def make_backend(
     family, slash, name = spec.partition("/")
     if slash and family == "vllm":
         return _vllm(name, base_url, options)
+    if slash and family in _SCORING:
+        if not name or not base_url:
+            raise UsageError(
+                f"a reward model needs its name and where it is served: {family}/NAME with a URL"
+            )
+        return ScoringBackend(name, base_url=base_url, task=_SCORING[family], **options)
     if slash and family == "azure":
         return AzureOpenAIBackend(name, base_url=base_url, **options)
     if slash and family == "dspy":

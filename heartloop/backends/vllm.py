@@ -155,7 +155,7 @@ class VllmBackend:
         start = time.perf_counter()
         failure: BackendError
         try:
-            content = _dumped(body)
+            content = dumped(body)
             async with asyncio.timeout(self._timeout):
                 if request.sampling.cut is not None:
                     return await self._watched_answer(
@@ -209,7 +209,7 @@ class VllmBackend:
         """The answer, streamed, and left where ``watch`` says so: the server aborts what nobody reads."""
         assert self._chat is not None  # connected
         answer = StreamedAnswer(watch)
-        asked = _dumped(body | STREAMED)
+        asked = dumped(body | STREAMED)
         failure: BackendError | None
         try:
             async with session.post(self._chat, data=asked, allow_redirects=False) as response:
@@ -267,7 +267,7 @@ class VllmBackend:
             BackendError: it can't say.
         """
         body = {"model": self.name, "messages": [message.as_dict() for message in messages]}
-        data = decode(await self._ask("/tokenize", _dumped(body)))
+        data = decode(await self._ask("/tokenize", dumped(body)))
         count = data.get("count") if isinstance(data, dict) else None
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise BadResponse(f"{self._where}: /tokenize gave no count")
@@ -410,7 +410,7 @@ class VllmBackend:
             await session.close()
 
 
-def _dumped(body: dict[str, Any]) -> bytes:
+def dumped(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body, default=_plain)
     except TypeError as error:

@@ -319,6 +319,10 @@ class Session:
         """Whether the backend of ``role`` can hold its model to a JSON schema (``response_format``)."""
         return bool(getattr(self._solving.lane(role).backend, "structured_output", False))
 
+    def offers(self, role: str, what: str) -> bool:
+        """Whether the backend of the model that plays ``role`` offers ``what`` (``"scores"``, ``"cuts"``)."""
+        return bool(getattr(self._solving.lane(role).backend, what, False))
+
     async def equivalent(self, a: str, b: str) -> bool:
         """Whether two answers are the same answer (by the verifiers, not by string)."""
         return await self._solving.equivalent(a, b)

@@ -26,6 +26,11 @@ _OWN = MappingProxyType(
         # name: module and class. The class is a dataclass: its fields are the spec's options.
         "oracle": "oracle:Oracle",
         "majority": "majority:Majority",
+        "weighted": "weighted:Weighted",
+        "deepconf": "deepconf:DeepConf",
+        "self_certainty": "self_certainty:SelfCertainty",
+        "follow_up": "follow_up:FollowUp",
+        "reward": "reward:Reward",
         "synthesis": "synthesis:Synthesis",
         "usc": "usc:UniversalSelfConsistency",
         "genselect": "genselect:GenSelect",

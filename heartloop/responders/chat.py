@@ -143,7 +143,8 @@ def attempt_from(completion: Completion, problem: Problem, *, branch: str, round
     text = strip_reasoning(completion.text)
     thought = completion.text.removesuffix(text) if text != completion.text else ""
     reasoning = "\n".join(part for part in (completion.reasoning, thought) if part)
-    answer = extract_answer(text, kind=problem.kind)
+    # What was left in the middle has not come to its answer.
+    answer = None if completion.finish_reason == "cut" else extract_answer(text, kind=problem.kind)
     return Attempt(
         problem_id=problem.id,
         branch=branch,

@@ -48,9 +48,16 @@ class ModelConfig:
     context_tokens: int | None = None
     budget: Budget = Budget()
     slots: int | None = None
+    logprobs: int | None = None
 
     def model(self) -> Model:
-        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
+        sampling = Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            logprobs=self.logprobs,
+            logprobs_as="table" if self.logprobs is None else "summary",
+        )
         options: dict[str, Any] = {}
         if self.slots is not None:
             options["slots"] = self.slots

@@ -57,6 +57,11 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
             name: _Own("stimulus", "Stimulus", _WIDE, {"stimulus": str}, {"set": name})
             for name in ("emotion_prompt", "negative_prompt", "stress_prompt", "persona")
         },
+        "deepconf": _Own(
+            "deepconf",
+            "DeepConfOnline",
+            own={"attempts": int, "warm_up": int, "keep": float, "agreement": float, "width": int},
+        ),
         "heart": _Own("heart", "Heart", _CUED | {"stable_rounds"}),
     }
 )

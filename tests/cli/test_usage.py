@@ -25,9 +25,9 @@ def server() -> Iterator[FaultServer]:
     [
         (
             ["--strategy", "hart"],
-            "unknown strategy 'hart'. Did you mean 'heart'? Known: chain_of_thought, heart,",
+            "unknown strategy 'hart'. Did you mean 'heart'? Known: ",
         ),
-        (["--judge", "oracel"], "unknown judge 'oracel'. Did you mean 'oracle'? Known: majority, oracle,"),
+        (["--judge", "oracel"], "unknown judge 'oracel'. Did you mean 'oracle'? Known: "),
         (["--rotation", "spin"], "unknown rotation 'spin'. Known: alternating, fixed,"),
         (["--rotation", "fixed:envy"], "unknown emotion 'envy'. Known: anger, disgust,"),
         (["--scheduler", "fifo"], "unknown scheduler 'fifo'. Known: "),

@@ -36,7 +36,7 @@ if [ -z "${HEARTLOOP_VLLM_URL:-}" ]; then
     OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} "$venv/bin/vllm" serve "$checkpoint" --served-model-name smollm2-135m \
     --host 127.0.0.1 --port "$port" --dtype bfloat16 --max-model-len 2048 --max-num-seqs 32 \
     --scheduling-policy priority --enable-prompt-tokens-details --enforce-eager \
-    --max-num-batched-tokens 16384 >"$log" 2>&1 &
+    --max-num-batched-tokens 16384 --max-logprobs -1 >"$log" 2>&1 &
   server=$!
   echo "waiting for vLLM on port $port (log: $log)"
   "$bin/python" "$here/wait_for.py" "http://127.0.0.1:$port/health" "$server"

@@ -1,0 +1,70 @@
+"""Reward: a model that was trained to score answers scores each candidate (best-of-n, arXiv 2110.14168)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from heartloop.errors import UsageError
+from heartloop.judges.scored import Pick, chosen, known_scores, scores_of, sigmoid
+from heartloop.types import Attempt, Message, Problem, Sampling, Verdict
+
+if TYPE_CHECKING:
+    from heartloop.engine.session import Session
+
+__all__ = ["Reward"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """One call for each distinct candidate, in the role ``reward``, to a backend that scores
+    (:class:`heartloop.backends.scoring.ScoringBackend`).
+
+    Attributes:
+        pick: the best candidate, or the answer with most reward.
+        each: score every attempt as it is made, so that a stop rule can go by it; otherwise only those that
+            are there at the end, equal ones once.
+    """
+
+    pick: Pick = "best"
+    each: bool = False
+    name: str = "reward"
+    needs_reference: bool = False
+
+    async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
+        """With ``each`` the score, in [0, 1]: as given, or a logit's sigmoid. It has no threshold, so it says
+        nothing of right or wrong."""
+        if not self.each:
+            return Verdict(None, self.name, "scored at the end")
+        score = await self.score(problem, attempt, session)
+        graded = score if 0 <= score <= 1 else sigmoid(score)
+        return Verdict(None, self.name, f"the reward model gave {score:.4g}", score=graded)
+
+    async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
+        """See ``pick``."""
+        scores = known_scores(attempts, self.name)
+        if scores is None:
+            scores = await scores_of(attempts, lambda a, branch: self.score(problem, a, branch), session)
+        return await chosen(attempts, scores, self.pick, session)
+
+    async def score(self, problem: Problem, attempt: Attempt, session: Session) -> float:
+        """What the reward model gives.
+
+        Raises:
+            UsageError: the model in the role ``reward`` is none.
+            BackendError, BudgetExhausted: see there.
+        """
+        if not session.offers("reward", "scores"):
+            raise UsageError(
+                "the judge 'reward' needs a reward model in the role 'reward': --reward-model "
+                "vllm-score/NAME (vllm-classify, vllm-pooling, http-score likewise) with --reward-url URL"
+            )
+        messages = (
+            Message("user", problem.question),
+            Message("assistant", attempt.text or "(no answer)"),
+        )
+        # It generates nothing; the prompt is what it costs.
+        sampling: Sampling = replace(session.sampling("reward"), temperature=None, max_tokens=1, seed=0)
+        completion = await session.generate(messages, role="reward", sampling=sampling, round=attempt.round)
+        return float(completion.text)

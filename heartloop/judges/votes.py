@@ -1,0 +1,67 @@
+"""Votes with weights: what judges that weigh attempts by their confidence have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeAlias
+
+from heartloop.errors import UsageError
+from heartloop.judges.majority import groups_by_answer
+from heartloop.types import Attempt, TraceConfidence
+
+__all__ = ["Measure", "confidences", "heaviest", "shares", "without_cut"]
+
+Measure: TypeAlias = Literal["bottom", "lowest", "tail", "mean"]
+"""Which of a trace's confidences (:class:`~heartloop.types.TraceConfidence`)."""
+
+Equivalent = Callable[[str, str], Awaitable[bool]]
+
+
+def confidences(attempts: Sequence[Attempt], judge: str) -> list[TraceConfidence | None]:
+    """The confidence of each attempt; None for an attempt without text.
+
+    Raises:
+        UsageError: the attempts were made without log-probabilities.
+    """
+    if any(a.confidence is None and (a.text or a.reasoning) for a in attempts):
+        raise UsageError(
+            f"the judge {judge!r} weighs attempts by log-probabilities, and these were made without: run "
+            "with this judge, or with --logprobs 20 to judge later"
+        )
+    return [attempt.confidence for attempt in attempts]
+
+
+def without_cut(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """``attempts`` without those that were left early; all of them if none else has an answer."""
+    whole = [a for a in attempts if a.finish_reason != "cut"]
+    return whole if any(a.answer is not None for a in whole) else list(attempts)
+
+
+async def shares(
+    attempts: Sequence[Attempt], weights: Sequence[float], equivalent: Equivalent
+) -> list[tuple[float, list[Attempt]]]:
+    """Each answer's share of the weight, with the attempts that gave it, heaviest first.
+
+    A branch's weight is spread over its attempts, as in :class:`~heartloop.judges.majority.Majority`: rounds
+    build on each other, and a longer line is not more lines. Ties keep the order in which answers were found.
+    """
+    groups = await groups_by_answer(attempts, equivalent)
+    made = Counter(a.branch for group in groups for a in group)
+    weight = {id(a): max(w, 0.0) / max(1, made[a.branch]) for a, w in zip(attempts, weights, strict=True)}
+    sums = [sum(weight[id(a)] for a in group) for group in groups]
+    whole = sum(sums)
+    found = [
+        (part / whole if whole > 0 else 1 / len(groups), group)
+        for part, group in zip(sums, groups, strict=True)
+    ]
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+async def heaviest(attempts: Sequence[Attempt], weights: Sequence[float], equivalent: Equivalent) -> Attempt:
+    """Of the answer with most weight the attempt with most; the last attempt where none has an answer."""
+    found = await shares(attempts, weights, equivalent)
+    if not found:
+        return attempts[-1]
+    weight = {id(a): w for a, w in zip(attempts, weights, strict=True)}
+    return max(found[0][1], key=lambda a: weight[id(a)])
