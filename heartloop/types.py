@@ -174,7 +174,7 @@ class Problem:
 
     def without_reference(self) -> Problem:
         """This problem as a verifier-free judge sees it: no reference, no metadata."""
-        return replace(self, reference=None, metadata=_NOTHING)
+        return Problem(self.id, self.question, None, self.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -81,6 +82,8 @@ class Lane:
         self.sampling = sampling
         self.attempt_timeout = attempt_timeout
         self.price = price
+        # An account without limits need not be kept: the journal has the sums.
+        self.accounts: tuple[Account, ...] = () if account.budget.unlimited else (account,)
         self.account = account
         self._queue: Callable[[], tuple[int, int] | None] | None = getattr(backend, "queue", None)
         self.limiter = ConcurrencyLimiter(concurrency, adaptive=adaptive, queue=self._queue)
@@ -122,7 +125,16 @@ class Lane:
         return Spend(tokens if context is None else min(tokens, context), calls=1, usd=usd)
 
     async def admit(
-        self, cost: Spend, accounts: Sequence[Account], about: Waiting, held: Reservation | None = None
+        self,
+        cost: Spend,
+        accounts: Sequence[Account],
+        *,
+        problem: str,
+        arm: str = "",
+        round: int = 1,
+        role: str = "generator",
+        deadline: float = math.inf,
+        held: Reservation | None = None,
     ) -> Reservation:
         """Wait for this call's turn; returns with a slot taken and ``cost`` reserved.
 
@@ -132,14 +144,14 @@ class Lane:
             BudgetExhausted: it can never fit.
         """
         elapsed = self._ledger.run.elapsed
-        due = [about.deadline]
-        for account in (self._ledger.run, self.account, *accounts):
-            if (left := account.seconds_left) is not None:
-                due.append(elapsed + left)
-        about = Waiting(about.problem, about.round, about.role, self._arrivals, about.arm, elapsed, min(due))
+        accounts = (*self.accounts, *accounts)
+        for account in (self._ledger.run, *accounts):
+            if (left := account.seconds_left) is not None and elapsed + left < deadline:
+                deadline = elapsed + left
+        about = Waiting(problem, round, role, self._arrivals, arm, elapsed, deadline)
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         priority = self._scheduler.priority(about)
-        entry = _Entry(priority, self._arrivals, cost, (self.account, *accounts), held, future, about)
+        entry = _Entry(priority, self._arrivals, cost, accounts, held, future, about)
         self._arrivals += 1
         self._put(entry)
         self.pump()
@@ -217,8 +229,9 @@ class Lane:
             await self._throttle.acquire()
         if not self.may_hedge() or (self._rates is not None and self._rates.wait(cost.tokens) > 0):
             return None
-        room, _, _ = self._ledger.room(cost, (self.account, *accounts))
-        return self._take(None, cost, (self.account, *accounts)) if room is Room.NOW else None
+        accounts = (*self.accounts, *accounts)
+        room, _, _ = self._ledger.room(cost, accounts)
+        return self._take(None, cost, accounts) if room is Room.NOW else None
 
     def pause(self, seconds: float) -> None:
         """Let nothing go for ``seconds`` (a server asked for that)."""
@@ -252,7 +265,8 @@ class Lane:
         entry.granted.set_result(self._take(entry.held, entry.cost, entry.accounts))
 
     def _take(self, held: Reservation | None, cost: Spend, accounts: Sequence[Account]) -> Reservation:
-        reservation = held or self._ledger.reserve(cost, accounts)
+        # Its room was looked at a moment ago, and nothing has happened since.
+        reservation = held or self._ledger.hold(cost, accounts)
         self.limiter.acquire()
         if self._rates is not None:
             reservation.taken = self._rates.take(cost.tokens)

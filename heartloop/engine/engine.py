@@ -219,10 +219,12 @@ class Engine:
                 del known[key]
 
     def attempt_made(self, solving: Solving, attempt: Attempt) -> None:
-        self._tell(AttemptMade(solving.arm.name, attempt))
+        if self._learning is not None or self.observers:
+            self._tell(AttemptMade(solving.arm.name, attempt))
 
     def attempt_judged(self, solving: Solving, attempt: Attempt) -> None:
-        self._tell(AttemptJudged(solving.arm.name, attempt))
+        if self._learning is not None or self.observers:
+            self._tell(AttemptJudged(solving.arm.name, attempt))
 
     def _tell(self, event: LoopEvent) -> None:
         if self._learning is not None and (observation := observation_of(event)) is not None:

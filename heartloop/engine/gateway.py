@@ -29,8 +29,7 @@ from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
 from heartloop.engine.retry import RetryPolicy, retrying
-from heartloop.engine.scheduler import Waiting
-from heartloop.engine.serial import completion_to_dict, request_to_dict
+from heartloop.engine.serial import completion_to_dict
 from heartloop.errors import (
     BackendError,
     BackendUnreachable,
@@ -58,7 +57,7 @@ class Call:
 
     Attributes:
         key: its place in the journal.
-        fingerprint: of the request.
+        picture: the request as the journal keeps it; fingerprint: of that.
         lane: name of the model to ask.
         accounts: the ledgers' accounts below the run's that it counts against.
         round, role, deadline: for the scheduler; the deadline in seconds since the run began.
@@ -66,6 +65,7 @@ class Call:
 
     key: EventKey
     request: Request
+    picture: Mapping[str, Any]
     fingerprint: str
     lane: str
     accounts: tuple[Account, ...]
@@ -175,16 +175,24 @@ class _Tries:
 
     async def once(self) -> Completion:
         call, lane, journal = self.call, self.lane, self.gateway.journal
-        about = Waiting(call.key.problem, call.round, call.role, 0, arm=call.key.arm, deadline=call.deadline)
         held, self.held = self.held, None
-        reservation = await lane.admit(self.cost, call.accounts, about, held)
+        reservation = await lane.admit(
+            self.cost,
+            call.accounts,
+            problem=call.key.problem,
+            arm=call.key.arm,
+            round=call.round,
+            role=call.role,
+            deadline=call.deadline,
+            held=held,
+        )
         if lane.hedger is None:
             completion, settle = await self._attempt(reservation)
         else:
             completion, settle = await self._hedged(reservation, lane.hedger)
         lane.answered(call.role, completion.seconds)
         data: dict[str, Any] = {
-            "request": request_to_dict(call.request),
+            "request": call.picture,
             "completion": completion_to_dict(completion),
         }
         if call.role != "generator":
@@ -296,6 +304,8 @@ class _Tries:
             if flight is not None:
                 flight.cut = None
         completion = summed_up(completion, self.call.request.sampling)
+        if completion.seconds:
+            return completion
         return replace(completion, seconds=time.perf_counter() - start)
 
     def _charge(self, reservation: Reservation, completion: Completion) -> Settle:
@@ -331,7 +341,7 @@ class _Tries:
         if not keep:
             return
         # The retry keeps its place in the budget while it sleeps, if there still is one.
-        accounts = (self.lane.account, *self.call.accounts)
+        accounts = (*self.lane.accounts, *self.call.accounts)
         room, _, _ = self.gateway.ledger.room(self.cost, accounts)
         if room.value == "now":
             self.held = self.gateway.ledger.reserve(self.cost, accounts)
@@ -348,7 +358,7 @@ class _Tries:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep before the next try, but not beyond the end of a budget of seconds: it says so then."""
-        accounts = (self.gateway.ledger.run, self.lane.account, *self.call.accounts)
+        accounts = (self.gateway.ledger.run, *self.lane.accounts, *self.call.accounts)
         left = [passing for account in accounts if (passing := account.seconds_left) is not None]
         await asyncio.sleep(min([seconds, *(max(0.0, passing) + 0.001 for passing in left)]))
 

@@ -170,6 +170,10 @@ class Ledger:
         if room is not Room.NOW:
             assert account is not None
             raise exhausted(account, limit, cost)
+        return self.hold(cost, accounts)
+
+    def hold(self, cost: Spend, accounts: Sequence[Account]) -> Reservation:
+        """:meth:`reserve` for a caller that has just been told by :meth:`room` that it fits."""
         every = (self.run, *accounts)
         for each in every:
             each.open = each.open + cost

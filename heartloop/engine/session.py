@@ -166,7 +166,7 @@ class Session:
             solving.count_recorded(child.branch_name)
         else:
             verdict = await judge.assess(solving.shown_to(judge), attempt, child)
-            await solving.write(key, mark, verdict_to_dict(verdict))
+            solving.post(key, mark, verdict_to_dict(verdict))
         judged = replace(attempt, verdict=verdict)
         solving.note_verdict(attempt, judged)
         return judged
@@ -197,7 +197,7 @@ class Session:
             if chosen in candidates
             else {"attempt": attempt_to_dict(chosen)}
         )
-        await solving.write(key, mark, {"name": "select", "value": value})
+        solving.post(key, mark, {"name": "select", "value": value})
         return chosen
 
     async def stable(self, line: Sequence[Attempt], rounds: int | None) -> bool:
@@ -229,7 +229,7 @@ class Session:
             return value
         made = choice()
         value = await made if inspect.isawaitable(made) else made
-        await self._solving.write(key, mark, {"name": name, "value": value})
+        self._solving.post(key, mark, {"name": name, "value": value})
         return value
 
     async def cues(self, rotation: Rotation, deck: Deck | None = None) -> CueSequence:

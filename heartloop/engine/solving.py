@@ -12,11 +12,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from heartloop.engine.dispatch import Lane
-from heartloop.engine.fingerprint import fingerprint
+from heartloop.engine.fingerprint import fingerprint_of
 from heartloop.engine.gateway import Call
 from heartloop.engine.ledger import Account, Room, exhausted
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
-from heartloop.engine.serial import attempt_to_dict, completion_from_dict
+from heartloop.engine.serial import attempt_to_dict, completion_from_dict, request_to_dict
 from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError, UsageError
 from heartloop.journal.records import Event, EventKey
 from heartloop.strategies.prompts import Prompts
@@ -138,17 +138,20 @@ class Solving:
         """A completion: recorded, or made now."""
         if self.exhausted is not None:
             raise self.exhausted
-        mark = fingerprint(request)
+        picture = request_to_dict(request)
+        mark = fingerprint_of(picture)
         if shared and self.engine.share_first:
-            completion = await self._shared(key, request, mark, role, round)
+            completion = await self._shared(key, request, picture, mark, role, round)
         else:
             data = self.recorded.find(key, mark, "request")
             if data is not None:
                 completion = completion_from_dict(data["completion"])
                 await self.engine.replayed()
             else:
-                accounts = (self.account,)
-                completion = await self._call(key, request, mark, role, round, self.recorded, accounts)
+                accounts = () if self.account.budget.unlimited else (self.account,)
+                completion = await self._call(
+                    key, request, picture, mark, role, round, self.recorded, accounts
+                )
         self._count(completion)
         return completion
 
@@ -166,13 +169,14 @@ class Solving:
         self,
         key: EventKey,
         request: Request,
+        picture: dict[str, Any],
         mark: str,
         role: str,
         round: int,
         recorded: Recorded,
         accounts: tuple[Account, ...],
     ) -> Completion:
-        call = Call(key, request, mark, self.lane_name(role), accounts, round, role, self.deadline)
+        call = Call(key, request, picture, mark, self.lane_name(role), accounts, round, role, self.deadline)
         try:
             return await self.engine.gateway.complete(call)
         except BudgetExhausted as error:
@@ -183,7 +187,9 @@ class Solving:
             await self.engine.journal.write(Event(failed, mark, failure_to_dict(error)))
             raise
 
-    async def _shared(self, key: EventKey, request: Request, mark: str, role: str, round: int) -> Completion:
+    async def _shared(
+        self, key: EventKey, request: Request, picture: dict[str, Any], mark: str, role: str, round: int
+    ) -> Completion:
         """A first attempt that other arms make too: paid once by the run, charged in full to each arm's
         own account of the problem, so that caps mean the same for all."""
         lane = self.lane(role)
@@ -202,7 +208,7 @@ class Solving:
                 if data is not None:
                     done = completion_from_dict(data["completion"])
                 else:
-                    done = await self._call(common, request, mark, role, round, recorded, ())
+                    done = await self._call(common, request, picture, mark, role, round, recorded, ())
                 self.engine.shared_done[common] = done
         usage = done.usage
         if usage is None:
@@ -212,13 +218,17 @@ class Solving:
             usd = (
                 None
                 if price is None
-                else price.of(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+                else price.of(
+                    usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+                )
             )
             self.account.confirmed += Spend(usage.total_tokens, 1, usd)
         return done
 
-    async def write(self, key: EventKey, mark: str, data: dict[str, Any]) -> None:
-        await self.engine.journal.write(Event(key, mark, data))
+    def post(self, key: EventKey, mark: str, data: dict[str, Any]) -> None:
+        """Have a verdict or a decision written. Nobody waits: whatever is done because of it begins with a
+        reservation or ends with a result, and neither is committed before what was posted earlier."""
+        self.engine.journal.post(Event(key, mark, data))
 
     # --- attempts and the end ---------------------------------------------------------------------------
 
@@ -284,13 +294,23 @@ class Solving:
                 logger.exception("problem %r: the scorer broke", self.problem.id)
                 return Verdict(None, "scorer", f"the scorer broke: {type(error).__name__}: {error}")
 
-        answers = list(dict.fromkeys([solution.answer, *(a.answer for a in solution.attempts)]))
-        verdicts = dict(zip(answers, await asyncio.gather(*map(score, answers)), strict=True))
-        attempts = tuple(replace(a, score=verdicts[a.answer]) for a in solution.attempts)
-        chosen = solution.chosen
-        if chosen is not None:
+        verdicts: dict[str | None, Verdict] = {}
+        if getattr(self.arm.judge, "verify", None) is scorer:  # the oracle has looked already
+            verdicts = {a.answer: v for a in solution.attempts if (v := a.verdict) and v.correct is not None}
+        answers = dict.fromkeys([solution.answer, *(a.answer for a in solution.attempts)])
+        unknown = [answer for answer in answers if answer not in verdicts]
+        if len(unknown) == 1:
+            verdicts[unknown[0]] = await score(unknown[0])
+        elif unknown:
+            verdicts.update(zip(unknown, await asyncio.gather(*map(score, unknown)), strict=True))
+        chosen, attempts = solution.chosen, []
+        for attempt in solution.attempts:
+            attempts.append(replace(attempt, score=verdicts[attempt.answer]))
+            if chosen is attempt:
+                chosen = attempts[-1]
+        if chosen is not None and chosen.score is None:
             chosen = replace(chosen, score=verdicts[chosen.answer])
-        return replace(solution, attempts=attempts, chosen=chosen, verdict=verdicts[solution.answer])
+        return replace(solution, attempts=tuple(attempts), chosen=chosen, verdict=verdicts[solution.answer])
 
 
 def deadline_of(problem: Problem) -> float:

@@ -185,7 +185,12 @@ class SqliteJournal(JournalQueries):
     def post(self, *records: Record) -> None:
         """See :meth:`heartloop.journal.base.Journal.post`."""
         self._touch(records)
-        self._writer.submit(records, None)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._writer.submit(records, None)
+        else:
+            self._writer.hold(records, loop)
 
     def events(self, arm: str, problem: str) -> list[Event]:
         """See :meth:`heartloop.journal.base.Journal.events`."""

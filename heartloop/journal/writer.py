@@ -119,7 +119,8 @@ class Writer:
         self._connection = connection
         self._session = session
         self._on_commit = on_commit
-        self._queue: queue.SimpleQueue[_Write | _Job] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Write] | _Job] = queue.SimpleQueue()
+        self._held: list[_Write] = []  # posted, and not yet queued
         self._gate = threading.Lock()  # nothing may be queued behind the stop
         self._stopped = False
         self._broken: JournalWriteError | None = None
@@ -135,23 +136,45 @@ class Writer:
         self, records: Iterable[Record], loop: asyncio.AbstractEventLoop | None
     ) -> asyncio.Future[None] | None:
         """Queue ``records``; the future is done once they are committed (None without a loop)."""
+        item = _Write(self._rows(records), loop)
+        held, self._held = self._held, []
+        held.append(item)
+        self._put(held)
+        return item.future
+
+    def hold(self, records: Iterable[Record], loop: asyncio.AbstractEventLoop) -> None:
+        """Queue ``records`` with the next write, or when ``loop`` comes round: waking the thread costs more
+        than a row does. Called in ``loop``."""
+        item = _Write(self._rows(records), None)
+        self._refuse()
+        if not self._held:
+            loop.call_soon(self._let_go)
+        self._held.append(item)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            with self._gate:
+                # A failure has been told, or is told at the next write; a stopped writer took all with it.
+                if self._broken is None and not self._stopped:
+                    self._queue.put(held)
+
+    def _rows(self, records: Iterable[Record]) -> list[Row]:
         now = time.time()
         try:
-            rows = [_row(record, now) for record in records]
+            return [_row(record, now) for record in records]
         except (TypeError, ValueError, RecursionError) as error:
             raise JournalError(f"a record can't be stored in {self.path}: {error}") from error
-        item = _Write(rows, loop)
-        self._put(item)
-        return item.future
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in the thread, in a transaction of its own, behind what is queued; block for it."""
         job = _Job(work)
+        self._let_go()
         self._put(job)
         result: T = job.done.result()
         return result
 
-    def _put(self, item: _Write | _Job) -> None:
+    def _put(self, item: list[_Write] | _Job) -> None:
         with self._gate:
             self._refuse()
             self._queue.put(item)
@@ -167,6 +190,7 @@ class Writer:
         """Write what is queued, move the log into the file, end the thread. Raises nothing."""
         if os.getpid() != self._owner:
             return  # a forked child has neither the thread nor the right
+        self._let_go()
         with self._gate:
             if not self._stopped:
                 self._stopped = True
@@ -192,7 +216,7 @@ class Writer:
                     if isinstance(item, _Job):
                         job = item
                     else:
-                        batch.append(item)
+                        batch += item
                         if len(batch) >= BATCH:
                             break
                         item = self._queue.get_nowait()

@@ -60,8 +60,9 @@ class ChatResponder:
             )
             context = ()
         completion = await self._ask(problem, list(history), said, session, prompt, round, context)
-        attempt = attempt_from(completion, problem, branch=session.branch_name, round=round)
-        return replace(attempt, cue=cue, feedback=said)
+        return attempt_from(
+            completion, problem, branch=session.branch_name, round=round, cue=cue, feedback=said
+        )
 
     async def _ask(
         self,
@@ -138,7 +139,15 @@ def _conversation(
     return tuple(messages)
 
 
-def attempt_from(completion: Completion, problem: Problem, *, branch: str, round: int) -> Attempt:
+def attempt_from(
+    completion: Completion,
+    problem: Problem,
+    *,
+    branch: str,
+    round: int,
+    cue: Cue | None = None,
+    feedback: str = "",
+) -> Attempt:
     """A completion as an attempt: reasoning taken out of its text, the final answer extracted."""
     text = strip_reasoning(completion.text)
     thought = completion.text.removesuffix(text) if text != completion.text else ""
@@ -151,6 +160,8 @@ def attempt_from(completion: Completion, problem: Problem, *, branch: str, round
         round=round,
         text=text,
         answer=answer,
+        cue=cue,
+        feedback=feedback,
         reasoning=reasoning,
         finish_reason=completion.finish_reason,
         model=completion.model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from heartloop.errors import UsageError
@@ -15,6 +15,7 @@ from .options import Case, Options
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from .engine import Task
     from .pool import Pool, Reply
 
 __all__ = ["aequivalent", "averify", "averify_many", "equivalent", "verify", "verify_many"]
@@ -72,8 +73,19 @@ async def averify(
     **options: Any,
 ) -> Verdict:
     """:func:`verify` for coroutines; the event loop is never blocked."""
-    case = Case(prediction, reference, Options.of(**options))
-    return (await averify_many([case], timeout=timeout, pool=pool))[0]
+    try:
+        checked = _checked(**options)
+    except TypeError:  # a list of tolerances or of choices, say, has no hash
+        checked = Options.of(**options)
+    case = Case(prediction, reference, checked)
+    if isinstance(prediction, str) and len(prediction) > _OFF_LOOP:
+        return (await averify_many([case], timeout=timeout, pool=pool))[0]
+    task, verdict, begun = _look(case, timeout)
+    if verdict is not None:
+        return verdict
+    import asyncio
+
+    return _verdict(await asyncio.wrap_future(_submit([task], timeout, pool)[0]), begun)
 
 
 def verify_many(
@@ -143,39 +155,52 @@ def _case(case: CaseLike, defaults: Mapping[str, Any]) -> Case:
 
 
 _DEFAULT = Options()
+_checked = lru_cache(maxsize=64)(Options.of)
 
 
 def _start(
     cases: Iterable[CaseLike], timeout: float, pool: Pool | None, defaults: Mapping[str, Any]
 ) -> tuple[list[Verdict | None], dict[int, tuple[Future[Reply], float]]]:
     """Settle what is cheap; queue the rest. Returns verdicts so far and futures by index."""
+    verdicts: list[Verdict | None] = []
+    tasks: list[Task] = []
+    places: list[tuple[int, float]] = []
+    for index, like in enumerate(cases):
+        task, verdict, begun = _look(_case(like, defaults), timeout)
+        verdicts.append(verdict)
+        if verdict is None:
+            tasks.append(task)
+            places.append((index, begun))
+    futures: dict[int, tuple[Future[Reply], float]] = {}
+    if tasks:
+        for place, future in zip(places, _submit(tasks, timeout, pool), strict=True):
+            futures[place[0]] = (future, place[1])
+    return verdicts, futures
+
+
+def _look(case: Case, timeout: float) -> tuple[Task, Verdict | None, float]:
+    """What is to be compared, the verdict if that is cheap, and when this began."""
     from . import engine  # here, to keep the package's import light
-    from .pool import shared_pool
 
     if not timeout > 0:
         raise UsageError(f"timeout must be positive, not {timeout!r}")
-    verdicts: list[Verdict | None] = []
-    payloads: list[dict[str, Any]] = []
-    places: list[tuple[int, float]] = []
-    for index, like in enumerate(cases):
-        case = _case(like, defaults)
-        begun = time.perf_counter()
-        references = as_references(case.reference)
-        if not isinstance(case.prediction, str) or not all(isinstance(r, str) for r in references):
-            raise UsageError("prediction and reference must be text")
-        task = engine.prepare(case.prediction, references, case.options)
-        verdict = engine.cheap(task)
-        if verdict is None:
-            payloads.append(engine.payload(task))
-            places.append((index, begun))
-            verdicts.append(None)
-        else:
-            verdicts.append(replace(verdict, seconds=time.perf_counter() - begun))
-    futures: dict[int, tuple[Future[Reply], float]] = {}
-    if payloads:
-        for place, future in zip(places, (pool or shared_pool()).submit(payloads, timeout), strict=True):
-            futures[place[0]] = (future, place[1])
-    return verdicts, futures
+    begun = time.perf_counter()
+    references = as_references(case.reference)
+    if not isinstance(case.prediction, str) or not all(isinstance(r, str) for r in references):
+        raise UsageError("prediction and reference must be text")
+    task = engine.prepare(case.prediction, references, case.options)
+    v = engine.cheap(task)
+    if v is not None:
+        seconds = time.perf_counter() - begun
+        v = Verdict(v.correct, v.method, v.reason, v.score, v.prediction, v.reference, seconds)
+    return task, v, begun
+
+
+def _submit(tasks: list[Task], timeout: float, pool: Pool | None) -> list[Future[Reply]]:
+    from .engine import payload
+    from .pool import shared_pool
+
+    return (pool or shared_pool()).submit([payload(task) for task in tasks], timeout)
 
 
 def _verdict(reply: Reply, begun: float) -> Verdict:
