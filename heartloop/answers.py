@@ -239,6 +239,10 @@ def _last_boxes(text: str) -> tuple[list[_Box], int]:
     last = text.rfind("boxed")
     if last < 0:
         return [], 0
+    command = text.rfind("\\", max(0, last - 2), last)
+    if command >= 0 and text[command - 1 : command] != "\\" and text.find("boxed", 0, last) < 0:
+        # The usual case, one box: what stands before it can't matter.
+        return _boxes(text, command), command
     for window in _WINDOWS:
         if len(text) - last < window // 2 and len(text) > window:
             boxes = _boxes(text, len(text) - window)

@@ -12,7 +12,7 @@ Everything here is plain data: no I/O, no model, no import from the rest of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias

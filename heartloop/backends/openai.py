@@ -65,7 +65,7 @@ class OpenAIBackend:
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         api_key: str | None = None,
-        timeout: float = 600.0,
+        timeout: float | None = None,
         context_tokens: int | None = None,
         max_concurrency: int | None = None,
     ) -> None:
@@ -76,7 +76,8 @@ class OpenAIBackend:
                 every request; ``user:password@`` becomes basic authentication.
             api_key_env: the environment variable that holds the key. Only api.openai.com insists on one.
             api_key: the key itself, in place of the variable.
-            timeout: seconds for the whole call, from connecting to the last byte.
+            timeout: seconds for the whole call, from connecting to the last byte; None: as long as the
+                caller waits (the gateway has a limit for each attempt).
             context_tokens: the model's context length, if known.
 
         Raises:
@@ -84,7 +85,7 @@ class OpenAIBackend:
         """
         if not name:
             raise UsageError("the model's name is empty")
-        if not timeout > 0:
+        if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
         self.name = name
         self.max_concurrency = max_concurrency
@@ -261,7 +262,7 @@ class OpenAIBackend:
         self._response_type = httpx.Response
         self._options = self._call_options(openai)
         # The call as a whole is timed in complete(); 0 is aiohttp's word for no limit of connections.
-        timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout))
+        timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout or _CONNECT_SECONDS))
         limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
         return openai.AsyncOpenAI(
             api_key=self._key,

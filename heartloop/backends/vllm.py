@@ -81,7 +81,7 @@ class VllmBackend:
         base_url: str,
         api_key_env: str | None = None,
         api_key: str | None = None,
-        timeout: float = 600.0,
+        timeout: float | None = None,
         context_tokens: int | None = None,
         max_concurrency: int | None = None,
     ) -> None:
@@ -93,7 +93,8 @@ class VllmBackend:
                 (HTTP_PROXY, NO_PROXY, ...).
             api_key_env: the environment variable that holds the server's ``--api-key``, if it has one.
             api_key: the key itself, in place of the variable.
-            timeout: seconds for the whole call, from connecting to the last byte.
+            timeout: seconds for the whole call, from connecting to the last byte; None: as long as the
+                caller waits (the gateway has a limit for each attempt).
             context_tokens: the model's context length; :meth:`prepare` asks the server for it.
 
         Raises:
@@ -101,7 +102,7 @@ class VllmBackend:
         """
         if not name:
             raise UsageError("the model's name is empty")
-        if not timeout > 0:
+        if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
         key = "" if api_key is None else usable_key(api_key, "api_key")
         if api_key is None and api_key_env is not None:
@@ -332,7 +333,7 @@ class VllmBackend:
         method = session.get if content is None else session.post
         failure: BackendError
         try:
-            async with asyncio.timeout(min(_LOOK_SECONDS, self._timeout)):
+            async with asyncio.timeout(min(_LOOK_SECONDS, self._timeout or _LOOK_SECONDS)):
                 status, headers, answer = await self._send(method, self._url(path), content)
             if status == 200:
                 return answer
@@ -390,7 +391,9 @@ class VllmBackend:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
             # The call as a whole is timed in complete().
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, self._timeout)),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=min(_CONNECT_SECONDS, self._timeout or _CONNECT_SECONDS)
+            ),
             headers=self._headers,
             skip_auto_headers=("Accept",),
             cookie_jar=aiohttp.DummyCookieJar(),
