@@ -29,7 +29,7 @@ from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
 from heartloop.engine.retry import RetryPolicy, retrying
-from heartloop.engine.serial import completion_to_dict
+from heartloop.engine.serial import completion_to_dict, request_to_dict
 from heartloop.errors import (
     BackendError,
     BackendUnreachable,
@@ -57,21 +57,22 @@ class Call:
 
     Attributes:
         key: its place in the journal.
-        picture: the request as the journal keeps it; fingerprint: of that.
+        fingerprint: of the request.
         lane: name of the model to ask.
         accounts: the ledgers' accounts below the run's that it counts against.
+        picture: the request as the journal keeps it, where it is at hand.
         round, role, deadline: for the scheduler; the deadline in seconds since the run began.
     """
 
     key: EventKey
     request: Request
-    picture: Mapping[str, Any]
     fingerprint: str
     lane: str
     accounts: tuple[Account, ...]
     round: int = 1
     role: str = "generator"
     deadline: float = math.inf
+    picture: dict[str, Any] | None = None
 
 
 class Gateway:
@@ -192,7 +193,7 @@ class _Tries:
             completion, settle = await self._hedged(reservation, lane.hedger)
         lane.answered(call.role, completion.seconds)
         data: dict[str, Any] = {
-            "request": call.picture,
+            "request": call.picture or request_to_dict(call.request),
             "completion": completion_to_dict(completion),
         }
         if call.role != "generator":

@@ -176,7 +176,8 @@ class Solving:
         recorded: Recorded,
         accounts: tuple[Account, ...],
     ) -> Completion:
-        call = Call(key, request, picture, mark, self.lane_name(role), accounts, round, role, self.deadline)
+        lane = self.lane_name(role)
+        call = Call(key, request, mark, lane, accounts, round, role, self.deadline, picture)
         try:
             return await self.engine.gateway.complete(call)
         except BudgetExhausted as error:
