@@ -3,7 +3,7 @@
 #   make demo       real loops on the embedded model, in under five minutes
 #   make test       lint, types, tests: what CI runs
 #   make test-dspy  (part of it) the tests of DSPy's LMs as backends, and openai 2 in place of 3
-#   make test-real  what needs a real vLLM
+#   make test-real  what needs a real vLLM or llama.cpp server
 #   make bench      the engine and the verifiers measured against references in the same run
 
 PYTHON ?= python3
@@ -55,8 +55,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-test-real: $(VENV)/.installed-dev
-	sh tests/real/run.sh "$(BIN)"
+test-real: $(VENV)/.installed-dev $(VENV)-dspy/.installed
+	sh tests/real/run.sh "$(BIN)" "$(VENV)-dspy/bin"
 
 clean:
 	rm -rf $(VENV) $(VENV)-dspy .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,7 +32,7 @@ from heartloop.backends.wire import completion_of, request_body
 from heartloop.errors import BackendError, BadRequest, BadResponse, ServerError, UnknownName, UsageError
 from heartloop.types import Completion, Message, Request
 
-__all__ = ["KNOWN_MODELS", "LlamaCppBackend"]
+__all__ = ["KNOWN_MODELS", "LlamaCppBackend", "find_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class LlamaCppBackend:
         self.name = name
         self.max_concurrency: int | None = slots
         self.context_tokens: int | None = -(-context_per_slot // _CONTEXT_STEP) * _CONTEXT_STEP
-        self._path = _find_model(name) if model_path is None else _check_file(Path(model_path))
+        self._path = find_model(name) if model_path is None else _check_file(Path(model_path))
         if importlib.util.find_spec("xllamacpp") is None:
             raise UsageError(f"the embedded model needs the package xllamacpp; {_INSTALL}")
         self._threads = threads or _cpus()
@@ -276,7 +276,8 @@ def _translated(error: BaseException) -> BackendError:
     return ServerError(f"llama.cpp failed: {type(error).__name__}: {str(error)[:300]}")
 
 
-def _find_model(name: str) -> Path:
+def find_model(name: str) -> Path:
+    """The GGUF file of a model of :data:`KNOWN_MODELS`. Raises UnknownName or UsageError."""
     package = KNOWN_MODELS.get(name)
     if package is None:
         raise UnknownName("local model", name, KNOWN_MODELS)

