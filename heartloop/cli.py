@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from heartloop import __version__
+from heartloop.commands.judge import judge as judge_command
 from heartloop.errors import HeartLoopError, UsageError
 from heartloop.runs.safe import printable
 
@@ -572,6 +573,9 @@ def demo(
     summary = run_demo(out, seed=seed, problems=problems, console=_console(stderr=json))
     if json:
         _print_json(summary)
+
+
+app.command(name="judge")(judge_command)
 
 
 def _note_unused(context: typer.Context, strategy: str) -> None:

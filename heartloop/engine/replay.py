@@ -73,6 +73,12 @@ class Recorded:
             raise failure_from_dict(event.data)
         return event.data
 
+    def attempts(self) -> Iterator[tuple[EventKey, dict[str, Any]]]:
+        """The recorded attempts of all branches, by key."""
+        for key, event in self._events.items():
+            if key.kind == "attempt":
+                yield key, event.data
+
     def completions(self, branch: str) -> Iterator[dict[str, Any]]:
         """The recorded completions of ``branch`` and of the branches below it."""
         for key, event in self._events.items():

@@ -178,6 +178,15 @@ class Session:
             return SpeechAct.ASSERT_WRONG
         return SpeechAct.INVITE_RECHECK
 
+    def recorded_attempts(self) -> list[Attempt]:
+        """Attempts that the journal holds of this problem and arm, made elsewhere (a run that is judged
+        again). They count as the problem's attempts from here on."""
+        solving = self._solving
+        found = [(key, attempt_from_dict(data)) for key, data in solving.recorded.attempts()]
+        for key, attempt in found:
+            solving.note(attempt, key)
+        return [attempt for _, attempt in found]
+
     async def select(self, attempts: Sequence[Attempt] | None = None) -> Attempt:
         """The judge's choice among ``attempts`` (default: all of the problem's so far)."""
         solving = self._solving

@@ -8,6 +8,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -271,6 +272,28 @@ class SqliteJournal(JournalQueries):
                 raise DataError(f"the problem {id!r} can't be stored: {error}") from error
             return count
 
+        return self._writer.call(work)
+
+    def add_events(self, events: Iterable[Event]) -> int:
+        """Store ``events`` behind those that are there, all or none. Their number.
+
+        Raises:
+            JournalError: there is something under one of their keys already.
+        """
+        rows = [(*astuple(e.key), e.fingerprint, e.at or time.time(), dumps(e.data)) for e in events]
+
+        def work(connection: sqlite3.Connection) -> int:
+            try:
+                connection.executemany(
+                    "INSERT INTO events (arm, problem, branch, kind, ordinal, fingerprint, at, data)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
+                    rows,
+                )
+            except sqlite3.IntegrityError as error:
+                raise JournalError("events can't be added: one of them is there already") from error
+            return len(rows)
+
+        self._touched.update(hash((arm, problem)) for arm, problem, *_ in rows)
         return self._writer.call(work)
 
     # --- the end -----------------------------------------------------------------------------------

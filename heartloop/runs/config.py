@@ -18,8 +18,9 @@ from heartloop.errors import JournalCorrupt, UsageError
 from heartloop.judges import judge_from_name
 from heartloop.judges.verifying import score
 from heartloop.responders.chat import ChatResponder
-from heartloop.strategies import strategy_from_name
+from heartloop.strategies import Strategy, strategy_from_name
 from heartloop.strategies.prompts import Prompts
+from heartloop.strategies.recorded import RECORDED, Recorded
 from heartloop.types import Budget, Sampling
 
 __all__ = ["ArmConfig", "ModelConfig", "RunConfig"]
@@ -113,15 +114,17 @@ class ArmConfig:
             from heartloop.emotions import Deck
 
             options["deck"] = Deck.load(self.deck)
-        strategy = strategy_from_name(
-            self.strategy,
-            max_rounds=self.max_rounds,
-            width=self.width,
-            rotation=self.rotation,
-            stable_rounds=self.stable_rounds,
-            stop=self.stop,
-            **options,
-        )
+        strategy: Strategy = Recorded()
+        if self.strategy != RECORDED:
+            strategy = strategy_from_name(
+                self.strategy,
+                max_rounds=self.max_rounds,
+                width=self.width,
+                rotation=self.rotation,
+                stable_rounds=self.stable_rounds,
+                stop=self.stop,
+                **options,
+            )
         judge = judge_from_name(self.judge)
         if self.score_after and not judge.needs_reference:
             raise UsageError(

@@ -1,0 +1,164 @@
+"""``heartloop judge``: a recorded run judged again, without new generations."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from heartloop.runs.config import ModelConfig
+    from heartloop.runs.judged import Judged
+
+__all__ = ["judge"]
+
+
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    judges: Annotated[
+        list[str],
+        typer.Option(
+            "--judge",
+            "-j",
+            help="majority, usc, genselect, pointwise, pairwise, caps, joint, synthesis, ...; with options, "
+            "as in pairwise:budget=3,window=8; made of others, as in cascade(majority,pairwise). Several may "
+            "be given.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the judgements. Default: the run's with -judged behind.")
+    ] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Arm of the run; default: every arm.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Model for the judge's calls.")] = None,
+    synthesiser_model: Annotated[str | None, typer.Option(help="Model for a synthesis.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server of these models, if not the run's.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Variable that holds the key.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the judge's calls. Default: the run's.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most new tokens of one call.")] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", min=1)] = None,
+    active: Annotated[int | None, typer.Option(min=1, help="Problems in work at once.")] = None,
+    retries: Annotated[int | None, typer.Option(min=0, help="Further tries of a failed call.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of all judgements.")] = None,
+    budget_calls: Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Most US dollars.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="TOML file with other wording.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Judge a recorded run again, by other judges and without new generations; resumable."""
+    from heartloop import cli
+    from heartloop.runs.judging import open_rejudging
+    from heartloop.runs.progress import execute_watched
+    from heartloop.strategies.prompts import Prompts
+    from heartloop.types import Budget
+
+    cli._logging(verbose)
+    budget = Budget(tokens=budget_tokens, calls=budget_calls, usd=budget_usd)
+    changes = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "concurrency": concurrency,
+    }
+    names = {"judge": judge_model, "synthesiser": synthesiser_model}
+    opened = open_rejudging(
+        folder,
+        judges,
+        out=out,
+        arms=arm or (),
+        models=_models(folder, names, {k: v for k, v in changes.items() if v is not None}),
+        budget=None if budget.unlimited else budget,
+        prompts=None if prompts is None else Prompts.load(prompts),
+        active=active,
+        retries=retries,
+    )
+    with opened:
+        place = opened.run.folder
+        with cli._kept(place, json):
+            summary = asyncio.run(execute_watched(opened.run, cli._console(stderr=True)))
+        found = opened.report()
+    if json:
+        cli._print_json(
+            {
+                "folder": str(place),
+                "left_out": opened.left_out,
+                "judged": [one.to_dict() for one in found],
+                "run": summary.to_dict(),
+            }
+        )
+    else:
+        console = cli._console()
+        console.print(_table(found))
+        if opened.left_out:
+            console.print(f"Left out: {opened.left_out} problems that have not ended, or have no attempt.")
+        console.print(f"The judgements are a run: heartloop show {place}", soft_wrap=True, markup=False)
+    if summary.interrupted:
+        raise typer.Exit(cli.INTERRUPTED)
+    if summary.failures:
+        raise typer.Exit(cli.FAILED)
+    raise typer.Exit(cli.BUDGET if summary.budget_ended else cli.DONE)
+
+
+def _models(
+    folder: Path, names: dict[str, str | None], changes: dict[str, Any]
+) -> dict[str, ModelConfig] | None:
+    """The run's models with what was asked for changed (they serve the judges here); None: as they are."""
+    from heartloop.journal.reader import JournalReader
+    from heartloop.runs.config import RunConfig
+    from heartloop.runs.run import journal_in
+
+    if not changes and not any(names.values()):
+        return None
+    with JournalReader(journal_in(folder)) as journal:
+        models = dict(RunConfig.from_dict(journal.meta.get("config", {})).models)
+    for role, name in names.items():
+        if name is not None:
+            models[role] = replace(models.get(role, models["generator"]), name=name, price=None)
+    return {role: replace(model, **changes) for role, model in models.items()}
+
+
+def _table(found: Sequence[Judged]) -> Table:
+    from rich.table import Table
+
+    from heartloop.runs.show import clean
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("arm", "judge"):
+        table.add_column(head, overflow="fold")
+    for head in ("problems", "first", "judge", "oracle", "gain kept", "mixed", "random", "calls", "tokens"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for one in found:
+        kept = "-"
+        if one.kept is not None and one.kept_interval is not None:
+            low, high = one.kept_interval
+            kept = f"{one.kept:.0%} ({low:.0%} to {high:.0%})"
+        table.add_row(
+            clean(one.arm),
+            clean(one.judge),
+            str(one.problems),
+            *(_accuracy(right, one.problems) for right in (one.first, one.chosen, one.oracle)),
+            kept,
+            _accuracy(one.mixed_chosen, one.mixed),
+            _accuracy(one.mixed_random, one.mixed),
+            f"{one.calls:,}",
+            f"{one.tokens:,}",
+        )
+    return table
+
+
+def _accuracy(right: float, of: int) -> str:
+    return f"{right / of:.1%}" if of else "-"
