@@ -38,6 +38,10 @@ def judge(
     arm: Annotated[list[str] | None, typer.Option(help="Arm of the run; default: every arm.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="Model for the judge's calls.")] = None,
     synthesiser_model: Annotated[str | None, typer.Option(help="Model for a synthesis.")] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(help="Reward model of the judge 'reward', such as vllm-score/NAME.")
+    ] = None,
+    reward_url: Annotated[str | None, typer.Option(help="Where the reward model is served.")] = None,
     base_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server of these models, if not the run's.")
     ] = None,
@@ -74,13 +78,13 @@ def judge(
         "max_tokens": max_tokens,
         "concurrency": concurrency,
     }
-    names = {"judge": judge_model, "synthesiser": synthesiser_model}
+    names = {"judge": judge_model, "synthesiser": synthesiser_model, "reward": reward_model}
     opened = open_rejudging(
         folder,
         judges,
         out=out,
         arms=arm or (),
-        models=_models(folder, names, {k: v for k, v in changes.items() if v is not None}),
+        models=_models(folder, names, {k: v for k, v in changes.items() if v is not None}, reward_url),
         budget=None if budget.unlimited else budget,
         prompts=None if prompts is None else Prompts.load(prompts),
         active=active,
@@ -114,21 +118,24 @@ def judge(
 
 
 def _models(
-    folder: Path, names: dict[str, str | None], changes: dict[str, Any]
+    folder: Path, names: dict[str, str | None], changes: dict[str, Any], reward_url: str | None
 ) -> dict[str, ModelConfig] | None:
     """The run's models with what was asked for changed (they serve the judges here); None: as they are."""
     from heartloop.journal.reader import JournalReader
     from heartloop.runs.config import RunConfig
     from heartloop.runs.run import journal_in
 
-    if not changes and not any(names.values()):
+    if not changes and reward_url is None and not any(names.values()):
         return None
     with JournalReader(journal_in(folder)) as journal:
         models = dict(RunConfig.from_dict(journal.meta.get("config", {})).models)
     for role, name in names.items():
         if name is not None:
             models[role] = replace(models.get(role, models["generator"]), name=name, price=None)
-    return {role: replace(model, **changes) for role, model in models.items()}
+    models = {role: replace(model, **changes) for role, model in models.items()}
+    if reward_url is not None and "reward" in models:
+        models["reward"] = replace(models["reward"], base_url=reward_url)
+    return models
 
 
 def _table(found: Sequence[Judged]) -> Table:
