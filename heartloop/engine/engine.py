@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
+from heartloop.engine import watch
 from heartloop.engine.events import (
     AttemptJudged,
     AttemptMade,
@@ -112,6 +113,10 @@ class Engine:
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
         self._replays = 0
         self._solving: set[tuple[str, str]] = set()
+        self.watch = None if watch.factory is None else watch.factory(self)
+        if self.watch is not None:
+            self.gateway.tries = self.watch.tries
+            self.gateway.on_close = self.watch.closed
 
     async def solve(self, problem: Problem, arm: Arm, *, raise_failures: bool = False) -> Solution:
         """Solve one problem and commit its result.
@@ -132,7 +137,10 @@ class Engine:
             )
         self._solving.add(place)
         try:
-            return await self._solve(problem, arm, raise_failures)
+            if self.watch is None:
+                return await self._solve(problem, arm, raise_failures)
+            with self.watch.problem(problem, arm) as watched:
+                return await self._solve(problem, watched, raise_failures)
         finally:
             self._solving.discard(place)
 

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ from heartloop.journal.base import Journal
 from heartloop.journal.records import Event, EventKey, Reserve, Settle
 from heartloop.types import Budget, Completion, Request, Spend
 
-__all__ = ["Call", "Gateway"]
+__all__ = ["Call", "Gateway", "Tries"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Gateway:
         self.retry = retry
         self.in_flight = 0
         self._idle = asyncio.Event()
+        self.tries: type[Tries] = Tries
+        self.on_close: Callable[[], None] | None = None
 
     def landed(self) -> None:
         """A call is no longer in flight."""
@@ -116,7 +118,7 @@ class Gateway:
         lane = self.lane(call.lane)
         check_calls_allowed(lane.backend)
         await lane.warm_up()
-        tries = _Tries(call, lane, self)
+        tries = self.tries(call, lane, self)
         try:
             return await tries.once()
         except RetryableError as first:
@@ -156,12 +158,14 @@ class Gateway:
         outcomes = await asyncio.gather(
             *(lane.aclose() for lane in self.lanes.values()), return_exceptions=True
         )
+        if self.on_close is not None:
+            self.on_close()
         for outcome in outcomes:  # one that can't be closed is no reason to leave the others open
             if isinstance(outcome, BaseException):
                 raise outcome
 
 
-class _Tries:
+class Tries:
     """The attempts of one call, and the reservation that a waiting retry keeps."""
 
     def __init__(self, call: Call, lane: Lane, gateway: Gateway) -> None:

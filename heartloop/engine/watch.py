@@ -1,0 +1,39 @@
+"""Where something outside may watch an engine at work, at no cost while nothing does.
+
+:data:`factory` is asked once, when an engine is made. While it is None, an engine has no watch, its gateway
+makes its tries by the plain class, and nothing further is looked at for a call. (:mod:`heartloop.telemetry`
+is what sets it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from heartloop.engine.engine import Engine
+    from heartloop.engine.gateway import Tries
+    from heartloop.engine.solving import Arm
+    from heartloop.types import Problem
+
+__all__ = ["Watch", "factory"]
+
+
+class Watch(Protocol):
+    """Watches one engine."""
+
+    tries: type[Tries]
+    """What the gateway makes a call's attempts with, in place of its own class."""
+
+    def problem(self, problem: Problem, arm: Arm) -> AbstractContextManager[Arm]:
+        """Entered while ``problem`` is solved; yields the arm to solve it with."""
+        ...
+
+    def closed(self) -> None:
+        """The engine's gateway has closed."""
+        ...
+
+
+factory: Callable[[Engine], Watch] | None = None
+"""Makes the watch of each new engine."""
