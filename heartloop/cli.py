@@ -140,6 +140,9 @@ Logprobs = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
 ]
+Otel = Annotated[
+    bool, typer.Option("--otel", help="Send OpenTelemetry traces and metrics, as OTEL_* variables say.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
 
 
@@ -200,6 +203,7 @@ def solve(
         bool, typer.Option("--quiet", "-q", help="The answer alone, without the rounds.")
     ] = False,
     json: Json = False,
+    otel: Otel = False,
     verbose: Verbose = False,
 ) -> None:
     """Answer one question, and show the rounds."""
@@ -248,7 +252,7 @@ def solve(
         prompts=make_prompts(prompts, shots),
         seed=seed,
     )
-    with loop:
+    with _telemetry(otel), loop:
         solution = loop.solve_sync(question, reference, kind=kind)
     if json:
         _print_json(solution_to_json(solution))
@@ -328,6 +332,7 @@ def run(
         bool, typer.Option("--dry-run", help="Show the exact prompts and the most it can cost; send nothing.")
     ] = False,
     json: Json = False,
+    otel: Otel = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a strategy over a file of problems; resumable at any moment."""
@@ -397,7 +402,7 @@ def run(
         return
     if out is None:
         raise UsageError("--out is missing: name a folder for the run")
-    with _kept(out, json):
+    with _telemetry(otel), _kept(out, json):
         summary = start(out, config, problems, _console(stderr=True))
     _finish(summary, json, out)
 
@@ -431,6 +436,7 @@ def resume(
     problem_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")] = None,
     problem_calls: Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")] = None,
     json: Json = False,
+    otel: Otel = False,
     verbose: Verbose = False,
 ) -> None:
     """Go on with a run: what is unfinished or failed, and, if asked, more rounds, problems or budget.
@@ -475,7 +481,7 @@ def resume(
                 console=_console(stderr=True),
             )
         opened.extend(config, problems)
-        with _kept(folder, json):
+        with _telemetry(otel), _kept(folder, json):
             summary = go_on(opened, _console(stderr=True))
     _finish(summary, json, folder)
 
@@ -591,6 +597,17 @@ def _note_unused(context: typer.Context, strategy: str) -> None:
 
 
 # --- around them ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _telemetry(wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    from heartloop.telemetry.sdk import from_environment
+
+    with from_environment():
+        yield
 
 
 @contextmanager

@@ -69,13 +69,13 @@ class DspyBackend:
         self,
         lm: Any,
         *,
-        timeout: float = 600.0,
+        timeout: float | None = None,
         context_tokens: int | None = None,
         max_concurrency: int | None = _POOL,
     ) -> None:
         """
         Args:
-            timeout: seconds for the whole call.
+            timeout: seconds for the whole call; None: as long as the caller waits, and the LM itself.
             context_tokens: the model's context length, if known.
             max_concurrency: calls at once. DSPy's native engine has 100 connections; None suits an LM with an
                 engine that has more, and leaves it to HeartLoop to find out what the provider can take.
@@ -88,7 +88,7 @@ class DspyBackend:
             raise UsageError(
                 f"a dspy.LM is wanted, not {type(lm).__name__}: DspyBackend(dspy.LM('openai/...'))"
             )
-        if not timeout > 0:
+        if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
         self.name: str = lm.model
         self.max_concurrency = max_concurrency

@@ -112,13 +112,13 @@ class OpenAIBackend:
         self._closed = False
 
     def _set_address(self, address: Address) -> None:
-        self._address = address
+        self.address = address
         own = () if self._key == _PLACEHOLDER or len(self._key) <= 3 else (self._key,)
         self._redact = Redactor([*address.secrets, *own])
         self._where = f"{address.shown} (model {self.name!r})"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, base_url={self._address.shown!r})"
+        return f"{type(self).__name__}({self.name!r}, base_url={self.address.shown!r})"
 
     def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
         return bytes_bound(messages)
@@ -266,11 +266,11 @@ class OpenAIBackend:
         limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
         return openai.AsyncOpenAI(
             api_key=self._key,
-            base_url=self._address.shown,
+            base_url=self.address.shown,
             max_retries=0,
             timeout=timeout,
-            default_query=self._address.query or None,
-            default_headers={"Authorization": f"Basic {basic}"} if (basic := self._address.basic) else None,
+            default_query=self.address.query or None,
+            default_headers={"Authorization": f"Basic {basic}"} if (basic := self.address.basic) else None,
             http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
         )
 
