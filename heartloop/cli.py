@@ -67,8 +67,9 @@ Width = Annotated[int, typer.Option(min=1, help="Branches side by side in each r
 Rotation = Annotated[
     str,
     typer.Option(
-        help="alternating[:negative|:positive|:random], round_robin, pair:A,B, fixed:A, random, or "
-        "neutral[:ROTATION] for the affect-free twins; @mild, @moderate or @strong may follow."
+        help="alternating[:negative|:positive|:random], round_robin, pair:A,B, fixed:A, random, randomised, "
+        "adaptive[:ucb], personality[:NAME], memory[:FOLDER]; controls: neutral[:ROTATION], irrelevant[:ROTATION], "
+        "phrase; @mild, @moderate or @strong may follow."
     ),
 ]
 Stable = Annotated[int | None, typer.Option(min=2, help="Stop when this many answers in a row agree.")]
@@ -286,6 +287,9 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken lines out.")] = False,
     strategy: Strategy = "heart",
+    arms: Annotated[
+        str | None, typer.Option(help="Several arms under equal caps: affect or baselines.")
+    ] = None,
     judge: Judge = "majority",
     max_rounds: MaxRounds = 6,
     width: Width = 1,
@@ -339,6 +343,7 @@ def run(
     from heartloop.runs.commands import make_model, make_prompts, preview, read, start
     from heartloop.runs.config import ArmConfig, RunConfig
     from heartloop.runs.data import Fields
+    from heartloop.runs.presets import preset_arms
     from heartloop.types import Budget
 
     _logging(verbose)
@@ -364,22 +369,22 @@ def run(
             models[role] = make_model(name, **shared)
     if reward_model is not None:
         models["reward"] = make_model(reward_model, **{**shared, "base_url": reward_url or base_url})
+    arm = ArmConfig(
+        name=strategy,
+        strategy=strategy,
+        judge=judge,
+        max_rounds=max_rounds,
+        width=width,
+        rotation=rotation,
+        deck=None if deck is None else str(deck),
+        stable_rounds=stable_rounds,
+        stop=stop,
+        score_after=score_after,
+    )
     config = RunConfig(
         models=models,
-        arms=(
-            ArmConfig(
-                name=strategy,
-                strategy=strategy,
-                judge=judge,
-                max_rounds=max_rounds,
-                width=width,
-                rotation=rotation,
-                deck=None if deck is None else str(deck),
-                stable_rounds=stable_rounds,
-                stop=stop,
-                score_after=score_after,
-            ),
-        ),
+        arms=(arm,) if arms is None else preset_arms(arms, arm),
+        share_first=arms is not None,
         seed=seed,
         budget=Budget(budget_tokens, budget_calls, budget_seconds, budget_usd),
         problem_budget=Budget(problem_tokens, problem_calls),

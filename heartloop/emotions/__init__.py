@@ -1,12 +1,16 @@
 """Affect as a factor: cues, their affect-free twins, and the order in which they come."""
 
+from heartloop.emotions.adaptive import Adaptive
+from heartloop.emotions.choosing import ChoosingSequence, Randomised, Situation
+from heartloop.emotions.controls import Irrelevant, Neutral, Phrase
 from heartloop.emotions.deck import Cell, Deck, Entry
+from heartloop.emotions.memory import EmotionalMemory, Memory
+from heartloop.emotions.personality import Personality
 from heartloop.emotions.registry import ROTATIONS, rotation_from_spec
 from heartloop.emotions.rotations import (
     AlternatingValence,
     CueSequence,
     Fixed,
-    Neutral,
     Pair,
     Rotation,
     RoundRobin,
@@ -17,21 +21,30 @@ from heartloop.types import Cue, Directive, Emotion, Intensity, SpeechAct, Valen
 
 __all__ = [
     "ROTATIONS",
+    "Adaptive",
     "AlternatingValence",
     "Cell",
+    "ChoosingSequence",
     "Cue",
     "CueSequence",
     "Deck",
     "Directive",
     "Emotion",
+    "EmotionalMemory",
     "Entry",
     "Fixed",
     "Intensity",
+    "Irrelevant",
+    "Memory",
     "Neutral",
     "Pair",
+    "Personality",
+    "Phrase",
+    "Randomised",
     "Rotation",
     "RoundRobin",
     "SeededRandom",
+    "Situation",
     "SpeechAct",
     "Valence",
     "cue_from_dict",

@@ -1,8 +1,10 @@
 """Rotations by name, as the command line writes them.
 
 ``alternating`` · ``alternating:positive`` · ``alternating:random`` · ``round_robin`` ·
-``pair:anger,happiness`` · ``fixed:fear`` · ``random`` · ``neutral`` · ``neutral:round_robin``, each with
-``@mild``, ``@moderate`` (what is meant without) or ``@strong`` behind it.
+``pair:anger,happiness`` · ``fixed:fear`` · ``random`` · ``randomised`` · ``adaptive`` · ``adaptive:ucb`` ·
+``personality:calm`` · ``memory`` · ``memory:FOLDER`` · ``phrase`` · ``neutral`` · ``neutral:round_robin`` ·
+``irrelevant`` · ``irrelevant:random``, each with ``@mild``, ``@moderate`` (what is meant without) or
+``@strong`` behind it.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Literal, TypeAlias, TypeVar
 
+from heartloop.emotions.adaptive import Adaptive
+from heartloop.emotions.choosing import Randomised
+from heartloop.emotions.controls import Irrelevant, Neutral, Phrase
+from heartloop.emotions.memory import Memory
+from heartloop.emotions.personality import Personality
 from heartloop.emotions.rotations import (
     AlternatingValence,
     Fixed,
-    Neutral,
     Pair,
     Rotation,
     RoundRobin,
@@ -83,8 +89,27 @@ def _fixed(argument: str, intensity: Intensity) -> Rotation:
     return Fixed(_member(Emotion, argument, "emotion"), intensity)
 
 
-def _neutral(argument: str, intensity: Intensity) -> Rotation:
-    return Neutral(rotation_from_spec(f"{argument or 'alternating'}@{intensity.value}"))
+def _wrapped(make: Callable[[Rotation], Rotation]) -> _Make:
+    def build(argument: str, intensity: Intensity) -> Rotation:
+        return make(rotation_from_spec(f"{argument or 'alternating'}@{intensity.value}"))
+
+    return build
+
+
+def _adaptive(argument: str, intensity: Intensity) -> Rotation:
+    if argument == "ucb":
+        return Adaptive("ucb", intensity)
+    if argument in ("", "thompson"):
+        return Adaptive("thompson", intensity)
+    raise UnknownName("bandit", argument, ["thompson", "ucb"])
+
+
+def _personality(argument: str, intensity: Intensity) -> Rotation:
+    return Personality(argument or "balanced", intensity)
+
+
+def _memory(argument: str, intensity: Intensity) -> Rotation:
+    return Memory(argument, intensity)
 
 
 def _plain(name: str, make: Callable[[Intensity], Rotation]) -> _Make:
@@ -103,7 +128,13 @@ ROTATIONS: Mapping[str, _Make] = MappingProxyType(
         "pair": _pair,
         "fixed": _fixed,
         "random": _plain("random", SeededRandom),
-        "neutral": _neutral,
+        "randomised": _plain("randomised", Randomised),
+        "adaptive": _adaptive,
+        "personality": _personality,
+        "memory": _memory,
+        "phrase": _plain("phrase", Phrase),
+        "neutral": _wrapped(Neutral),
+        "irrelevant": _wrapped(Irrelevant),
     }
 )
 """What each name makes, given what follows the colon (or "") and the intensity."""

@@ -15,17 +15,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from heartloop.emotions.deck import Cell, Deck, Entry
+from heartloop.emotions.deck import Deck
+from heartloop.emotions.piles import Piles
 from heartloop.errors import UsageError
 from heartloop.types import Cue, Emotion, Intensity, SpeechAct, Valence
+
+if TYPE_CHECKING:
+    from heartloop.emotions.choosing import ChoosingSequence
 
 __all__ = [
     "AlternatingValence",
     "CueSequence",
     "Fixed",
-    "Neutral",
     "Pair",
     "Rotation",
     "RoundRobin",
@@ -57,7 +60,7 @@ class Rotation(Protocol):
     @property
     def name(self) -> str: ...
 
-    def start(self, deck: Deck, rng: random.Random) -> CueSequence: ...
+    def start(self, deck: Deck, rng: random.Random) -> CueSequence | ChoosingSequence: ...
 
 
 _Schedule: TypeAlias = Callable[[int, int], Sequence[Emotion]]
@@ -194,22 +197,6 @@ class SeededRandom:
         return _Scheduled(self.name, deck, self.intensity, seed, schedule)
 
 
-@dataclass(frozen=True, slots=True)
-class Neutral:
-    """The affect-free twins of exactly the cues that ``of`` gives from the same deck and rng."""
-
-    of: Rotation = AlternatingValence()
-
-    @property
-    def name(self) -> str:
-        of = self.of.name
-        base, at, intensity = of.partition("@")
-        return f"neutral{at}{intensity}" if base == "alternating" else f"neutral:{of}"
-
-    def start(self, deck: Deck, rng: random.Random) -> CueSequence:
-        return _Twins(self.name, self.of.start(deck, rng), {entry.id: entry.twin for entry in deck.entries})
-
-
 class _Scheduled:
     """Emotions by a schedule, phrases by shuffled cells."""
 
@@ -222,10 +209,10 @@ class _Scheduled:
         schedule: _Schedule,
         drawn: Mapping[str, Any] | None = None,
     ) -> None:
-        self._name, self._deck, self._intensity = name, deck, intensity
+        self._name, self._intensity = name, intensity
         self._seed, self._schedule, self._drawn = seed, schedule, dict(drawn or {})
         self._rounds = 0
-        self._piles: dict[Cell, _Pile] = {}
+        self._piles = Piles(deck, seed)
 
     def next_round(self, width: int, speech_acts: Sequence[SpeechAct]) -> tuple[Cue, ...]:
         if width < 1:
@@ -233,50 +220,12 @@ class _Scheduled:
         if len(speech_acts) != width:
             raise UsageError(f"a round of {width} branches needs as many speech acts, not {len(speech_acts)}")
         emotions = self._schedule(self._rounds, width)
-        # All cells are looked up before a card is drawn: a lacking one must leave the sequence as it was.
         cells = [(emotion, self._intensity, act) for emotion, act in zip(emotions, speech_acts, strict=True)]
-        piles = [self._pile(cell) for cell in cells]
+        dealt = self._piles.deal(cells)
         self._rounds += 1
-        return tuple(pile.draw().cue for pile in piles)
+        return dealt
 
     @property
     def state(self) -> dict[str, Any]:
         rotation = {"rotation": self._name, "intensity": self._intensity.value}
         return {**rotation, "seed": self._seed, "rounds": self._rounds, **self._drawn}
-
-    def _pile(self, cell: Cell) -> _Pile:
-        if cell not in self._piles:
-            label = "/".join(part.value for part in cell)
-            self._piles[cell] = _Pile(self._deck.cell(*cell), random.Random(f"{self._seed}/cell/{label}"))
-        return self._piles[cell]
-
-
-class _Pile:
-    """One cell's entries, dealt without repetition until all were dealt, then shuffled anew."""
-
-    def __init__(self, entries: tuple[Entry, ...], rng: random.Random) -> None:
-        self._entries, self._rng = entries, rng
-        self._left: list[Entry] = []
-        self._last: Entry | None = None
-
-    def draw(self) -> Entry:
-        if not self._left:
-            self._left = self._rng.sample(self._entries, k=len(self._entries))
-            if self._left[-1] is self._last:
-                self._left.reverse()
-        self._last = self._left.pop()
-        return self._last
-
-
-class _Twins:
-    """Another sequence's cues, each replaced by its twin."""
-
-    def __init__(self, name: str, of: CueSequence, twins: Mapping[str, Cue]) -> None:
-        self._name, self._of, self._twins = name, of, twins
-
-    def next_round(self, width: int, speech_acts: Sequence[SpeechAct]) -> tuple[Cue, ...]:
-        return tuple(self._twins[cue.id] for cue in self._of.next_round(width, speech_acts))
-
-    @property
-    def state(self) -> dict[str, Any]:
-        return {**self._of.state, "rotation": self._name}

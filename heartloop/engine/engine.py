@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
+from heartloop.emotions.outcomes import Outcomes
 from heartloop.engine import watch
 from heartloop.engine.events import (
     AttemptJudged,
@@ -18,6 +19,7 @@ from heartloop.engine.events import (
     observation_of,
 )
 from heartloop.engine.gateway import Gateway
+from heartloop.engine.learned import recorded_outcomes
 from heartloop.engine.ledger import Account, Ledger
 from heartloop.engine.models import Model
 from heartloop.engine.results import solution_to_result
@@ -36,7 +38,7 @@ from heartloop.errors import (
 )
 from heartloop.journal.base import Journal, NullJournal
 from heartloop.journal.records import EventKey, Totals
-from heartloop.types import Attempt, Budget, Completion, Problem, Solution, Spend, StopReason
+from heartloop.types import Attempt, Budget, Completion, Problem, Solution, Spend, StopReason, text_of
 
 __all__ = ["Engine"]
 
@@ -111,6 +113,7 @@ class Engine:
         self.ended_by: BackendError | None = None
         self.shared_done: dict[EventKey, Completion] = {}
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
+        self._outcomes: dict[str, Outcomes] = {}
         self._replays = 0
         self._solving: set[tuple[str, str]] = set()
         self.watch = None if watch.factory is None else watch.factory(self)
@@ -203,6 +206,12 @@ class Engine:
         finally:
             await self.journal.aclose()
 
+    def outcomes(self, arm: str) -> Outcomes:
+        """What came of the cues of ``arm``: of its finished problems, and from now on of all it judges."""
+        if arm not in self._outcomes:
+            self._outcomes[arm] = recorded_outcomes(self.journal, arm)
+        return self._outcomes[arm]
+
     # --- for Solving ----------------------------------------------------------------------------------
 
     async def replayed(self) -> None:
@@ -231,6 +240,8 @@ class Engine:
             self._tell(AttemptMade(solving.arm.name, attempt))
 
     def attempt_judged(self, solving: Solving, attempt: Attempt) -> None:
+        if (outcomes := self._outcomes.get(solving.arm.name)) is not None:
+            outcomes.observe(attempt, text_of(solving.problem.question))
         if self._learning is not None or self.observers:
             self._tell(AttemptJudged(solving.arm.name, attempt))
 

@@ -28,9 +28,10 @@ class Row:
     """One attempt, without its text.
 
     Attributes:
-        verdict: what the judge said (None: it did not look, or could not tell).
+        verdict: what the judge said (None: it did not look, or could not tell); ``score``: what it gave.
         correct: whether it is right by the scorer.
         condition: of its stimulus, as in the attempt; None without one.
+        follows: it goes on from the attempt before it on its line (older journals: only where it has a cue).
         cue: id of its cue; ``emotion``, ``intensity`` and ``affective`` as in the cue.
     """
 
@@ -44,6 +45,8 @@ class Row:
     intensity: str | None = None
     affective: bool | None = None
     condition: str | None = None
+    score: float | None = None
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,12 @@ def _row_to_dict(attempt: Attempt) -> dict[str, Any]:
     row: dict[str, Any] = {"branch": attempt.branch, "round": attempt.round, "answer": attempt.answer}
     if attempt.verdict is not None:
         row["verdict"] = attempt.verdict.correct
+        if attempt.verdict.score is not None:
+            row["score"] = attempt.verdict.score
     if attempt.score is not None:
         row["correct"] = attempt.score.correct
+    if attempt.feedback:
+        row["follows"] = True
     if attempt.condition:
         row["condition"] = attempt.condition
     cue = attempt.cue

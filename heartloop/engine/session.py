@@ -12,7 +12,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, S
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from heartloop.emotions import CueSequence, Deck, Rotation
+from heartloop.emotions import ChoosingSequence, Deck, Rotation
+from heartloop.emotions.memory import NEEDS_ORACLE
+from heartloop.emotions.outcomes import Outcomes
+from heartloop.engine.cues import Cues
 from heartloop.engine.fingerprint import fingerprint_of
 from heartloop.engine.gather import gather_surviving
 from heartloop.engine.serial import attempt_from_dict, attempt_to_dict, verdict_from_dict, verdict_to_dict
@@ -241,8 +244,15 @@ class Session:
         self._solving.post(key, mark, {"name": name, "value": value})
         return value
 
-    async def cues(self, rotation: Rotation, deck: Deck | None = None) -> CueSequence:
-        """This problem's sequence of cues; what the rotation drew is logged with the run."""
+    async def cues(self, rotation: Rotation, deck: Deck | None = None) -> Cues:
+        """This problem's cues; what the rotation draws, and with what chance, is logged with the run.
+
+        Raises:
+            UsageError: the rotation learns from an oracle's verdicts, and there is none to see.
+        """
+        solving = self._solving
+        if getattr(rotation, "needs_oracle", False) and not self.oracle:
+            raise UsageError(NEEDS_ORACLE)
         sequence = rotation.start(deck or Deck.default(), self.random("rotation"))
         drawn = sequence.state
         if await self.decide(f"rotation:{rotation.name}", lambda: drawn) != drawn:
@@ -250,7 +260,9 @@ class Session:
                 f"problem {self._solving.problem.id!r}: the rotation {rotation.name!r} draws otherwise than "
                 "it did when the run began: the deck, the seed or the code has changed"
             )
-        return sequence
+        learns = isinstance(sequence, ChoosingSequence)
+        outcomes = solving.engine.outcomes(solving.arm.name) if learns else Outcomes()
+        return Cues(self, sequence, solving.visible, outcomes)
 
     def random(self, name: str) -> random.Random:
         """A generator that depends on (run's seed, problem, branch, ``name``) alone, not on the arm."""
@@ -283,8 +295,8 @@ class Session:
 
     @property
     def oracle(self) -> bool:
-        """Whether the judge knows the reference (S1)."""
-        return self._solving.arm.judge.needs_reference
+        """Whether verdicts are seen, and come from a judge that knows the reference (S1)."""
+        return self._solving.arm.gating and self._solving.arm.judge.needs_reference
 
     @property
     def exhausted(self) -> bool:

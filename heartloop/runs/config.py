@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import orjson
 
+from heartloop.emotions import Memory
 from heartloop.engine.dispatch import Price
 from heartloop.engine.models import Model
 from heartloop.engine.rates import check_rate
@@ -130,6 +131,9 @@ class ArmConfig:
             raise UsageError(
                 f"--score-after goes with an oracle; the judge {self.judge!r} looks at all rounds anyway"
             )
+        rotation = getattr(strategy, "rotation", None)
+        if isinstance(rotation, Memory):
+            rotation.check(oracle=judge.needs_reference and not self.score_after)
         return Arm(
             name=self.name,
             strategy=strategy,

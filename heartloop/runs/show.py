@@ -299,6 +299,12 @@ def show_summary(summary: Summary, console: Console) -> None:
         console.print(
             "w→r, r→w: answers that turned right, and wrong, from one round to the next.", style="dim"
         )
+    for arm in summary.arms:
+        if arm.mean_over_conditions is not None:
+            console.print(
+                f"{arm.name}: mean over the stimuli drawn ({len(arm.conditions)}, each counting alike) "
+                f"{arm.mean_over_conditions:.1%}"
+            )
     figures = summary.to_dict()
     cost = "price unknown" if summary.usd is None else f"${summary.usd:,.4f}"
     console.print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +28,9 @@ class ArmSummary:
         interval: 95% Wilson interval of solved / scored.
         by_round: for each round, (problems right at the end of that round, problems scored): the answer of
             a problem at a round is its last one made by then (right if any line's last answer is).
-        wrong_to_right, right_to_wrong: answers that changed between neighbouring rounds of a line.
+        conditions: (solved, scored) for each stimulus that went with questions, by the attempts'
+        ``condition``. wrong_to_right, right_to_wrong: answers that changed between neighbouring rounds of a
+        line.
     """
 
     name: str
@@ -43,6 +45,17 @@ class ArmSummary:
     stop_reasons: dict[str, int]
     tokens: int
     calls: int
+    conditions: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def mean_over_conditions(self) -> float | None:
+        """Accuracy with every stimulus that was drawn counting alike, however often it was. None without any.
+
+        It is the mean, never the best: which of eleven sentences did best on these problems says
+        more of the problems than of the sentence.
+        """
+        rates = [solved / scored for solved, scored in self.conditions.values() if scored]
+        return sum(rates) / len(rates) if rates else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,10 @@ def _arm_to_dict(arm: ArmSummary) -> dict[str, Any]:
         "stop_reasons": arm.stop_reasons,
         "tokens": arm.tokens,
         "calls": arm.calls,
+        "conditions": {
+            name: {"solved": solved, "scored": scored} for name, (solved, scored) in arm.conditions.items()
+        },
+        "mean_over_conditions": arm.mean_over_conditions,
     }
 
 
@@ -201,7 +218,17 @@ def _arm(name: str, found: list[Outcome]) -> ArmSummary:
         stop_reasons=dict(stop_reasons),
         tokens=sum(outcome.usage.total_tokens for outcome in found),
         calls=sum(outcome.calls for outcome in found),
+        conditions=_conditions(scored),
     )
+
+
+def _conditions(scored: list[Outcome]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for outcome in scored:
+        if outcome.rows and (condition := outcome.rows[0].condition):
+            solved, total = found.get(condition, (0, 0))
+            found[condition] = (solved + bool(outcome.correct), total + 1)
+    return dict(sorted(found.items()))
 
 
 def _lines(outcome: Outcome) -> dict[str, list[bool | None]]:
@@ -211,7 +238,8 @@ def _lines(outcome: Outcome) -> dict[str, list[bool | None]]:
     lines: dict[str, list[bool | None]] = {}
     first = [row.correct for row in outcome.rows if row.round == 1 and row.branch == "0"]
     for row in outcome.rows:
-        continues = row.round == 2 and row.cue is not None and row.branch not in lines
+        follows = row.follows or row.cue is not None
+        continues = row.round == 2 and follows and row.branch not in lines
         start = list(first) if continues else []
         lines.setdefault(row.branch, start).append(row.correct)
     return lines

@@ -62,6 +62,7 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
             "DeepConfOnline",
             own={"attempts": int, "warm_up": int, "keep": float, "agreement": float, "width": int},
         ),
+        "parallel_heart": _Own("parallel_heart", "ParallelHeart", _CUED),
         "heart": _Own("heart", "Heart", _CUED | {"stable_rounds"}),
     }
 )

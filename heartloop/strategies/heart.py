@@ -47,8 +47,7 @@ class Heart:
         lines: dict[int, Line] = dict.fromkeys(range(self.width), (first,))
         for round in range(1, self.max_rounds + 1):
             if round > 1:
-                acts = [session.speech_act(line[-1]) for line in lines.values()]
-                fresh = dict(zip(lines, cues.next_round(len(lines), acts), strict=True))
+                fresh = dict(zip(lines, await cues.next_round(list(lines.values())), strict=True))
                 lines = await session.gather(
                     {k: self._continue(session.branch(k), line, fresh[k]) for k, line in lines.items()}
                 )

@@ -28,7 +28,7 @@ def server() -> Iterator[FaultServer]:
             "unknown strategy 'hart'. Did you mean 'heart'? Known: ",
         ),
         (["--judge", "oracel"], "unknown judge 'oracel'. Did you mean 'oracle'? Known: "),
-        (["--rotation", "spin"], "unknown rotation 'spin'. Known: alternating, fixed,"),
+        (["--rotation", "spin"], "unknown rotation 'spin'. Known: adaptive, alternating, fixed,"),
         (["--rotation", "fixed:envy"], "unknown emotion 'envy'. Known: anger, disgust,"),
         (["--scheduler", "fifo"], "unknown scheduler 'fifo'. Known: "),
         (["--kind", "poem"], "unknown kind of answer 'poem'. Known: auto, choice,"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heartloop import Budget, HeartLoop, Model, RetryPolicy
-from heartloop.emotions import Deck
+from heartloop.emotions import ROTATIONS, Deck
 from heartloop.emotions.deck import asserted_wrongness
 from heartloop.engine.engine import Engine
 from heartloop.engine.solving import Arm
@@ -57,6 +57,7 @@ CAPS: dict[str, Cap] = {
     "rsa": ALL,
     "pdr": LINES,
     "heart": LINES,
+    "parallel_heart": LINES,
     "bare_retry": LINES,
     "self_reflection": LINES,
     "self_refine": ONE_LINE,
@@ -64,7 +65,8 @@ CAPS: dict[str, Cap] = {
 }
 """How many attempts each makes at most, given max_rounds and width; docs/strategies.md says the same."""
 
-EVERY = pytest.mark.parametrize("name", known_strategies())
+ELSEWHERE = {"deepconf": "needs log-probabilities and a backend that cuts: tests/confidence/test_judges.py"}
+EVERY = pytest.mark.parametrize("name", sorted(CAPS))
 EVERY_JUDGE = pytest.mark.parametrize("judge", ["oracle", "majority"])
 
 
@@ -108,7 +110,7 @@ def said(request: Request) -> str:
 
 
 def test_every_strategy_is_here() -> None:
-    assert set(CAPS) == set(known_strategies()), "write down the cap of attempts of a new strategy"
+    assert {*CAPS, *ELSEWHERE} == set(known_strategies()), "write down the cap of attempts of a new strategy"
 
 
 @EVERY
@@ -244,6 +246,41 @@ def test_the_model_sees_the_question_in_every_call(name: str) -> None:
     _, requests = run(solve(name, answers_by_round(1, 2, 3)))
     assert all(str(PROBLEM.question) in said(request) for request in requests)
     assert all(asked(request).strip() for request in requests)
+
+
+# --- every rotation, in a loop ---------------------------------------------------------------------
+
+EVERY_ROTATION = pytest.mark.parametrize(
+    "rotation",
+    [
+        *(name for name in ROTATIONS if name not in ("pair", "fixed", "memory")),
+        *(
+            "pair:anger,happiness",
+            "fixed:fear",
+            "adaptive:ucb",
+            "neutral:adaptive",
+            "irrelevant:personality:bold",
+        ),
+        "memory",
+    ],
+)
+
+
+@EVERY_ROTATION
+@pytest.mark.parametrize("name", ["heart", "parallel_heart"])
+@EVERY_JUDGE
+def test_with_every_rotation_a_cut_and_a_replay_change_nothing(rotation: str, name: str, judge: str) -> None:
+    if (rotation, judge) == ("memory", "majority"):
+        pytest.skip("refused: tests/emotions/test_memory.py")
+    journal, script = MemoryJournal(), random_answers(4)
+    settings: dict[str, Any] = {"judge": judge, "rotation": rotation, "max_rounds": 4}
+    whole, requests = run(solve(name, script, journal=journal, **settings))
+    for after in range(0, len(journal.kept) + 1, 3):
+        again, sent = run(solve(name, script, journal=journal.cut(after), **settings))
+        assert again == whole
+        assert len(sent) <= len(requests)
+    if judge == "majority":
+        assert {asserted_wrongness(said(request)) for request in requests} == {None}
 
 
 def test_the_default_deck_is_what_heart_speaks_with() -> None:
