@@ -36,7 +36,7 @@ from heartloop.types import Attempt, Cue, Emotion, Intensity, Problem, SpeechAct
 if TYPE_CHECKING:
     from heartloop.journal.reader import JournalReader
 
-__all__ = ["EmotionalMemory", "Memory", "likeness"]
+__all__ = ["EmotionalMemory", "Memory", "likeness", "memory_in"]
 
 _WORD = re.compile(r"\w+")
 _SHRINK = 2.0
@@ -192,22 +192,31 @@ class Memory:
         """Whether it learns from the run's own verdicts, which must then know the reference."""
         return not self.folder and self.memory is None
 
-    def check(self, *, oracle: bool) -> None:
-        """Whether it can be used, asked before a run begins.
+    def check(self, *, oracle: bool, problem: Problem | None = None) -> None:
+        """Whether it can be used, asked before a run begins and before each problem's first call.
 
         Raises:
-            UsageError: it learns from an oracle and there is none, or the folder has nothing to teach.
+            UsageError: it learns from an oracle and there is none, the folder has nothing to teach, or
+                ``problem`` is remembered itself.
         """
         if self.needs_oracle and not oracle:
             raise UsageError(NEEDS_ORACLE)
-        if self.folder and self.memory is None:
-            _from_run(self.folder)
+        memory = self._loaded()
+        if memory is not None and problem is not None:
+            memory.check_disjoint(problem)
 
     def start(self, deck: Deck, rng: random.Random) -> ChoosingSequence:
-        memory = self.memory
-        if memory is None and self.folder:
-            memory = _from_run(self.folder)
-        return _Remembering(self.name, deck, self.intensity, rng.getrandbits(64), memory)
+        return _Remembering(self.name, deck, self.intensity, rng.getrandbits(64), self._loaded())
+
+    def _loaded(self) -> EmotionalMemory | None:
+        return _from_run(self.folder) if self.memory is None and self.folder else self.memory
+
+
+def memory_in(rotation: object) -> Memory | None:
+    """The memory that a rotation draws from, also one that another rotation changes the cues of."""
+    while rotation is not None and not isinstance(rotation, Memory):
+        rotation = getattr(rotation, "of", None)
+    return rotation
 
 
 @lru_cache(maxsize=8)
@@ -258,10 +267,7 @@ class _Remembering(Choosing):
 
     def _memory(self, situation: Situation) -> EmotionalMemory:
         if self.memory is not None:
-            self.memory.check_disjoint(situation.problem)
             return self.memory
-        if not situation.oracle:
-            raise UsageError(NEEDS_ORACLE)
         mine = situation.problem.id
         return EmotionalMemory(tuple(outcome for id, outcome in situation.outcomes if id != mine))
 

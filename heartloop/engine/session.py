@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartloop.emotions import ChoosingSequence, Deck, Rotation
-from heartloop.emotions.memory import NEEDS_ORACLE
+from heartloop.emotions.memory import memory_in
 from heartloop.emotions.outcomes import Outcomes
 from heartloop.engine.cues import Cues
 from heartloop.engine.fingerprint import fingerprint_of
@@ -248,11 +248,11 @@ class Session:
         """This problem's cues; what the rotation draws, and with what chance, is logged with the run.
 
         Raises:
-            UsageError: the rotation learns from an oracle's verdicts, and there is none to see.
+            UsageError: the rotation remembers what it must not know here.
         """
         solving = self._solving
-        if getattr(rotation, "needs_oracle", False) and not self.oracle:
-            raise UsageError(NEEDS_ORACLE)
+        if (memory := memory_in(rotation)) is not None:
+            memory.check(oracle=self.oracle, problem=solving.visible)
         sequence = rotation.start(deck or Deck.default(), self.random("rotation"))
         drawn = sequence.state
         if await self.decide(f"rotation:{rotation.name}", lambda: drawn) != drawn:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import orjson
 
-from heartloop.emotions import Memory
+from heartloop.emotions.memory import memory_in
 from heartloop.engine.dispatch import Price
 from heartloop.engine.models import Model
 from heartloop.engine.rates import check_rate
@@ -131,9 +131,8 @@ class ArmConfig:
             raise UsageError(
                 f"--score-after goes with an oracle; the judge {self.judge!r} looks at all rounds anyway"
             )
-        rotation = getattr(strategy, "rotation", None)
-        if isinstance(rotation, Memory):
-            rotation.check(oracle=judge.needs_reference and not self.score_after)
+        if (memory := memory_in(getattr(strategy, "rotation", None))) is not None:
+            memory.check(oracle=judge.needs_reference and not self.score_after)
         return Arm(
             name=self.name,
             strategy=strategy,

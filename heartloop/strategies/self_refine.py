@@ -41,8 +41,13 @@ class SelfRefine:
             critique = await consult(
                 branch, f"critique_{act.value}", problem, [line[-1].text], round=len(line) + 1
             )
-            if SATISFIED in critique.upper() and act is SpeechAct.INVITE_RECHECK:
+            if _satisfied(critique) and act is SpeechAct.INVITE_RECHECK:
                 return session.finish(line[-1], StopReason.SATISFIED)
             refined = await branch.respond(line, feedback="self_refine", context=[critique])
             line.append(await branch.judge(refined))
         return session.finish(right, StopReason.VERIFIED)
+
+
+def _satisfied(critique: str) -> bool:
+    """Whether the critique says that and nothing else: within a longer one it may be about a single step."""
+    return critique.strip(" .!*\"'\n").upper() == SATISFIED

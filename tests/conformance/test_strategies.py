@@ -151,6 +151,16 @@ def test_under_every_budget_it_ends_with_its_best_so_far(name: str, judge: str) 
 
 
 @EVERY
+def test_a_budget_in_tokens_holds_at_every_size(name: str) -> None:
+    """Each call reserves its worst case, so the last tokens may stay unspent; none is overspent."""
+    for tokens in range(2_500, 16_000, 1_900):
+        solution, _ = run(solve(name, random_answers(2), budget=Budget(tokens=tokens)))
+        assert solution.usage.total_tokens <= tokens
+        assert solution.stop_reason in (StopReason.BUDGET, StopReason.ROUNDS, StopReason.VERIFIED)
+        assert solution.attempts
+
+
+@EVERY
 @EVERY_JUDGE
 def test_it_replays_to_the_same_without_a_call(name: str, judge: str) -> None:
     journal = MemoryJournal()

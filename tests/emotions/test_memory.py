@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heartloop.emotions import Deck, Emotion, EmotionalMemory, Memory, SpeechAct
+from heartloop.emotions import Deck, Emotion, EmotionalMemory, Memory, Neutral, Rotation, SpeechAct
 from heartloop.emotions.memory import likeness
 from heartloop.emotions.outcomes import Outcome
 from heartloop.errors import UsageError
@@ -61,7 +61,7 @@ def test_an_emotion_near_the_last_one_is_remembered_better() -> None:
     assert near[Emotion.FEAR] > far[Emotion.FEAR]
 
 
-async def solve(problem: Problem, rotation: Memory, **settings: Any) -> Solution:
+async def solve(problem: Problem, rotation: Rotation, **settings: Any) -> Solution:
     strategy = Heart(max_rounds=4, rotation=rotation)
     async with loop(scripted(answers_by_round(1, 2, 3, 4)), strategy=strategy, **settings) as held:
         return await held.solve(problem)
@@ -91,10 +91,9 @@ def test_a_problem_that_is_remembered_is_refused(problem: Problem, judge: str) -
 
     memory = replace(MEMORY, questions=frozenset({question_hash(Problem("x", "A train leaves now"))}))
     given = replace(problem, reference="42")
-    solution = run(solve(given, Memory(memory=memory), judge=judge))
-    assert solution.stop_reason is StopReason.FAILED
-    assert "would leak" in str(solution.error)
-    assert len(solution.attempts) == 1
+    for rotation in (Memory(memory=memory), Neutral(Memory(memory=memory))):
+        with pytest.raises(UsageError, match="would leak"):  # before anything is sent
+            run(solve(given, rotation, judge=judge))
 
 
 @pytest.mark.parametrize("settings", [{"judge": "majority"}, {"judge": "oracle", "score_after": True}])
@@ -143,8 +142,8 @@ def test_a_labelled_run_is_remembered_and_only_for_other_problems(tmp_path: Path
     rotation = Memory(str(folder))
     fine = run(solve(Problem("new", "Another train?"), rotation))
     assert fine.stop_reason is StopReason.ROUNDS
-    leak = run(solve(Problem("old-1", "Another train?"), rotation))
-    assert "would leak" in str(leak.error)
+    with pytest.raises(UsageError, match="would leak"):
+        run(solve(Problem("old-1", "Another train?"), rotation))
 
 
 def test_a_run_without_labels_has_nothing_to_teach(tmp_path: Path) -> None:
