@@ -182,7 +182,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return float(value) * unit
     if value:
         try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+            # By the server's own clock where it tells the time: ours may be wrong.
+            now = headers.get("date")
+            since = parsedate_to_datetime(now).timestamp() if now else time.time()
+            return max(0.0, parsedate_to_datetime(value).timestamp() - since)
         except (ValueError, TypeError, OverflowError, OSError):
             pass
     resets = {

@@ -11,6 +11,7 @@ import pytest
 
 from heartloop import errors
 from heartloop.backends import OpenAIBackend
+from heartloop.backends.openai_errors import retry_after
 from heartloop.errors import BackendError, PermanentError, RetryableError
 from heartloop.types import Completion, Message, Request, Sampling
 from tests.support.fault_server import FaultServer
@@ -105,6 +106,14 @@ def test_retry_after_is_read(fault: str, low: float | None, high: float | None) 
     else:
         assert error.retry_after is not None
         assert low <= error.retry_after <= high
+
+
+def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
+    """Ours may be wrong by years."""
+    headers = {"retry-after": "Wed, 01 Jan 2020 00:00:07 GMT", "date": "Wed, 01 Jan 2020 00:00:00 GMT"}
+    assert retry_after(headers) == 7
+    assert retry_after({**headers, "date": "Wed, 01 Jan 2020 00:01:00 GMT"}) == 0
+    assert retry_after({**headers, "date": "yesterday"}) is None
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])

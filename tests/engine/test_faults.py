@@ -50,9 +50,9 @@ async def by_text(problem: Problem, answer: str | None) -> Verdict:
     return Verdict(answer == problem.reference, "text")
 
 
-def loop(port: int, journal: Path, **of_model: object) -> HeartLoop:
+def loop(port: int, journal: Path, name: str = "test-model", **of_model: object) -> HeartLoop:
     model = Model(
-        "test-model",
+        name,
         base_url=f"http://127.0.0.1:{port}/v1",
         sampling=Sampling(max_tokens=60),
         **of_model,  # type: ignore[arg-type]
@@ -89,8 +89,12 @@ def check_against_server(journal: Path, log: Path) -> None:
     assert totals.confirmed.tokens <= tokens <= totals.confirmed.tokens + totals.assumed.tokens
 
 
-@pytest.mark.parametrize("hedge", [False, True])
-def test_five_kinds_of_faults_and_limits_end_no_problem_and_no_account(tmp_path: Path, hedge: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "hedge"), [("test-model", False), ("test-model", True), ("vllm/test-model", False)]
+)
+def test_five_kinds_of_faults_and_limits_end_no_problem_and_no_account(
+    tmp_path: Path, name: str, hedge: bool
+) -> None:
     log, journal = tmp_path / "log.jsonl", tmp_path / "j.sqlite"
     rates = [part for fault in FIVE_FAULTS for part in ("--rate", f"{fault}=0.05")]
     limits = ("--rpm", 6_000, "--tpm", 120_000)
@@ -100,7 +104,7 @@ def test_five_kinds_of_faults_and_limits_end_no_problem_and_no_account(tmp_path:
 
     async def scene(port: int) -> list[Solution]:
         async with asyncio.timeout(50):
-            async with loop(port, journal, concurrency=32, attempt_timeout=1.5, hedge=hedge) as held:
+            async with loop(port, journal, name, concurrency=32, attempt_timeout=1.5, hedge=hedge) as held:
                 return await held.solve_many(sums(120))
 
     with server(*rates, *limits, "--delay-ms", 5, 40, "--wrong", 0.3, "--log", log) as (_, port):

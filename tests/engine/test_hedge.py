@@ -23,6 +23,7 @@ from heartloop.errors import BadRequest, ServerError, UsageError
 from heartloop.journal.base import NullJournal
 from heartloop.journal.records import Event, EventKey, Record, Reserve, Settle
 from heartloop.types import Budget, Completion, Message, Request, Sampling, Usage
+from tests.support.virtual_time import run_virtually
 
 T = TypeVar("T")
 
@@ -247,10 +248,10 @@ def test_a_wave_of_equals_is_not_taken_for_stragglers() -> None:
         times = {f"q{n}": 0.05 + 0.3 * rng.random() for n in range(150)}
         world = World(lambda text, number: times[text], policy=HedgePolicy(share=1.0))
         await asyncio.gather(*map(world.ask, times))
-        assert world.hedges <= 75  # the last few (more on a busy machine), not all but the first few
+        assert 1 <= world.hedges <= 40  # the last few, not all but the first few
         await world.close()
 
-    run(scene())
+    run_virtually(scene())
 
 
 def test_cancelling_a_hedged_call_cancels_both_tries() -> None:
