@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
+    from rich.console import Console
 
     from heartloop.runs.config import ModelConfig
     from heartloop.runs.judged import Judged
@@ -106,7 +106,7 @@ def judge(
         )
     else:
         console = cli._console()
-        console.print(_table(found))
+        _show(found, console)
         if opened.left_out:
             console.print(f"Left out: {opened.left_out} problems that have not ended, or have no attempt.")
         console.print(f"The judgements are a run: heartloop show {place}", soft_wrap=True, markup=False)
@@ -138,33 +138,40 @@ def _models(
     return models
 
 
-def _table(found: Sequence[Judged]) -> Table:
+def _show(found: Sequence[Judged], console: Console) -> None:
+    """For each arm what there is to choose from, and a line for each judge."""
     from rich.table import Table
 
-    from heartloop.runs.show import clean
+    from heartloop.runs.show import clean, counted
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("arm", "judge"):
-        table.add_column(head, overflow="fold")
-    for head in ("problems", "first", "judge", "oracle", "gain kept", "mixed", "random", "calls", "tokens"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for one in found:
-        kept = "-"
-        if one.kept is not None and one.kept_interval is not None:
-            low, high = one.kept_interval
-            kept = f"{one.kept:.0%} ({low:.0%} to {high:.0%})"
-        table.add_row(
-            clean(one.arm),
-            clean(one.judge),
-            str(one.problems),
-            *(_accuracy(right, one.problems) for right in (one.first, one.chosen, one.oracle)),
-            kept,
-            _accuracy(one.mixed_chosen, one.mixed),
-            _accuracy(one.mixed_random, one.mixed),
-            f"{one.calls:,}",
-            f"{one.tokens:,}",
+    for arm in dict.fromkeys(one.arm for one in found):
+        of_arm = [one for one in found if one.arm == arm]
+        least = of_arm[0]
+        console.print(clean(arm, style="bold"))
+        console.print(
+            f"{counted(least.problems, 'problem')}: first attempt right {_accuracy(least.first, least.problems)}, "
+            f"any attempt (oracle) {_accuracy(least.oracle, least.problems)}; {least.mixed} mixed, where an "
+            f"attempt at random is right {_accuracy(least.mixed_random, least.mixed)}"
         )
-    return table
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("judge", min_width=16, overflow="fold")
+        for head in ("right", "95%", "gain kept", "mixed", "calls", "tokens"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for one in of_arm:
+            table.add_row(
+                clean(one.judge),
+                _accuracy(one.chosen, one.problems),
+                _range(one.interval(one.chosen)),
+                "-" if one.kept is None else f"{one.kept:.0%} ({_range(one.kept_interval)})",
+                _accuracy(one.mixed_chosen, one.mixed),
+                f"{one.calls:,}",
+                f"{one.tokens:,}",
+            )
+        console.print(table)
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.0%} to {interval[1]:.0%}"
 
 
 def _accuracy(right: float, of: int) -> str:

@@ -336,12 +336,9 @@ class Session:
                 )
         self._cut = cut
 
-    def takes_structured(self, role: str) -> bool:
-        """Whether the backend of ``role`` can hold its model to a JSON schema (``response_format``)."""
-        return bool(getattr(self._solving.lane(role).backend, "structured_output", False))
-
     def offers(self, role: str, what: str) -> bool:
-        """Whether the backend of the model that plays ``role`` offers ``what`` (``"scores"``, ``"cuts"``)."""
+        """Whether the backend of the model that plays ``role`` offers ``what``: ``"scores"``, ``"cuts"``, or
+        ``"structured_output"`` (``response_format`` with a JSON schema)."""
         return bool(getattr(self._solving.lane(role).backend, what, False))
 
     async def equivalent(self, a: str, b: str) -> bool:

@@ -110,7 +110,7 @@ class Ask:
             ContextOverflow: it does not fit, however short (or, without ``shorten``, as it is).
             BudgetExhausted, BackendError: see there.
         """
-        as_json = self.structured and session.takes_structured("judge")
+        as_json = self.structured and session.offers("judge", "structured_output")
         format = f"{self.answer}_{'json' if as_json else 'line'}{'' if self.think else '_only'}"
         sampling = replace(session.sampling("judge"), logprobs=self.alternatives)
         if as_json:
