@@ -61,7 +61,14 @@ Strategy = Annotated[
         help="heart, resample, self_consistency, self_refine, rsa, ...; options follow, as rsa:k=3. See docs/strategies.md.",
     ),
 ]
-Judge = Annotated[str, typer.Option("--judge", "-j", help="oracle, majority or synthesis.")]
+Judge = Annotated[
+    str,
+    typer.Option(
+        "--judge",
+        "-j",
+        help="oracle, majority, synthesis, pairwise:budget=3, cascade(majority,pairwise), ...",
+    ),
+]
 MaxRounds = Annotated[int, typer.Option(min=1, help="Rounds in all, the first attempt included.")]
 Width = Annotated[int, typer.Option(min=1, help="Branches side by side in each round.")]
 Rotation = Annotated[

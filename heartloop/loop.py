@@ -53,7 +53,7 @@ class HeartLoop:
 
     Args:
         model: a model's name (with ``base_url`` where it is served), a :class:`Model`, or a backend.
-        judge: ``"oracle"``, ``"majority"``, ``"synthesis"``, or an object.
+        judge: ``"oracle"``, ``"majority"``, ``"pairwise:budget=3"``, ... (docs/judges.md), or an object.
         strategy: ``"heart"``, ``"resample"``, ``"self_reflection"``, ``"chain_of_thought"``,
             ``"single_pass"``, or an object.
         budget: limits of all that this loop does; ``problem_budget`` those of each problem.

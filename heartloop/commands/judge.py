@@ -148,10 +148,12 @@ def _show(found: Sequence[Judged], console: Console) -> None:
         of_arm = [one for one in found if one.arm == arm]
         least = of_arm[0]
         console.print(clean(arm, style="bold"))
+        shares = [(least.first, least.problems), (least.oracle, least.problems)]
+        shares.append((least.mixed_random, least.mixed))
+        first, oracle, picked = (_accuracy(right, of) for right, of in shares)
         console.print(
-            f"{counted(least.problems, 'problem')}: first attempt right {_accuracy(least.first, least.problems)}, "
-            f"any attempt (oracle) {_accuracy(least.oracle, least.problems)}; {least.mixed} mixed, where an "
-            f"attempt at random is right {_accuracy(least.mixed_random, least.mixed)}"
+            f"{counted(least.problems, 'problem')}: first attempt right {first}, any attempt (oracle) "
+            f"{oracle}; {least.mixed} mixed, where an attempt at random is right {picked}"
         )
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("judge", min_width=16, overflow="fold")
