@@ -148,7 +148,7 @@ def _show(found: Sequence[Judged], console: Console) -> None:
         of_arm = [one for one in found if one.arm == arm]
         least = of_arm[0]
         console.print(clean(arm, style="bold"))
-        shares = [(least.first, least.problems), (least.oracle, least.problems)]
+        shares: list[tuple[float, int]] = [(least.first, least.problems), (least.oracle, least.problems)]
         shares.append((least.mixed_random, least.mixed))
         first, oracle, picked = (_accuracy(right, of) for right, of in shares)
         console.print(
