@@ -7,6 +7,7 @@ that can't be made by its bare name, or that needs something of its own, has its
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,6 +38,10 @@ SPECS: dict[str, list[str]] = {
     "panel": ["panel(majority,pairwise,synthesis:allow_new=true):weights=2/1/0.5"],
     "keep_first": ["keep_first(pointwise:think=false)"],
     "synthesis": ["synthesis", "synthesis:allow_new=true"],
+    "weighted": ["weighted", "weighted:by=logprob,power=0.5"],
+    "deepconf": ["deepconf", "deepconf:keep=0.1,measure=tail"],
+    "follow_up": ["follow_up", "follow_up:pick=votes,each=true"],
+    "reward": ["reward", "reward:pick=votes"],
     "pointwise": ["pointwise", "pointwise:votes=3,think=false"],
     "pairwise": ["pairwise", "pairwise:both_orders=false,budget=5"],
     "genselect": ["genselect", "genselect:window=3,votes=2"],
@@ -80,6 +85,10 @@ class Given:
 def judgement(request: Request) -> Any:
     """What a judge's model says: a function of the request, now and then unreadable."""
     drawn = blake2b(repr(request.as_dict()).encode(), digest_size=4).digest()
+    if "prompt_logprobs" in request.sampling.extra:
+        words = text_of(request.messages[-1].content).split(" ")
+        rows = tuple(TokenLogprob(word, -drawn[0] / 50 - k) for k, word in enumerate(words))
+        return Completion("x", prompt_logprobs=(None, *rows))
     said = (
         f"Both were read.\nScore A: {drawn[0] % 10}\nScore B: {drawn[1] % 10}\n"
         f"Score: {drawn[2] % 10}\nChoice: {drawn[3] % 3 + 1}\n\\boxed{{{10 + drawn[0] % 10}}}"
@@ -90,10 +99,24 @@ def judgement(request: Request) -> Any:
 def with_logprobs(request: Request, text: str) -> Completion:
     if request.sampling.logprobs is None:
         return Completion(text)
-    words = [
-        TokenLogprob(word, -0.1 - len(word) / 50, ((word, -0.1), ("9", -3.0))) for word in text.split(" ")
-    ]
+    # A whole vocabulary of 300, where all of it is asked for.
+    rest = (
+        [(str(k), -3.0 - math.log(300)) for k in range(299)]
+        if request.sampling.logprobs < 0
+        else [("9", -3.0)]
+    )
+    words = [TokenLogprob(word, -0.1 - len(word) / 50, ((word, -0.1), *rest)) for word in text.split(" ")]
     return Completion(text, logprobs=tuple(words))
+
+
+class RewardModel(ScriptedBackend):
+    """Scores what it is given: the number is a function of the conversation."""
+
+    scores = True
+
+
+def reward(request: Request) -> str:
+    return str(blake2b(repr(request.messages).encode(), digest_size=1).digest()[0] / 255)
 
 
 @dataclass
@@ -110,6 +133,7 @@ def judge(spec: str, case: str, problem: Problem = PROBLEM, journal: Path | None
     left = list(said)
     maker = ScriptedBackend(lambda r: with_logprobs(r, left.pop(0)), name="maker")
     critic = ScriptedBackend(judgement, name="critic")
+    rewarding = RewardModel(reward, name="rewarding")
 
     async def verify(problem: Problem, answer: str | None) -> Verdict:
         return Verdict(answer == problem.reference, "text")
@@ -124,6 +148,7 @@ def judge(spec: str, case: str, problem: Problem = PROBLEM, journal: Path | None
             strategy=Given(len(said)),
             judge_model=critic,
             synthesiser_model=critic,
+            reward_model=rewarding,
             verify=verify,
             equivalent=same,
             journal=journal,
@@ -131,7 +156,7 @@ def judge(spec: str, case: str, problem: Problem = PROBLEM, journal: Path | None
             async with asyncio.timeout(20):
                 return await loop.solve(problem)
 
-    return Scene(asyncio.run(scene()), maker.requests, critic.requests)
+    return Scene(asyncio.run(scene()), maker.requests, [*critic.requests, *rewarding.requests])
 
 
 CASES = ["mixed", "no answers", "one", "one without an answer", "equal", "agreeing", "forty"]
