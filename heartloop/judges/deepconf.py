@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heartloop.errors import UsageError
-from heartloop.judges.votes import Measure, confidences, heaviest, shares, without_cut
+from heartloop.judges.base import Weighed, chosen
+from heartloop.judges.votes import Measure, confidences, weighed, without_cut
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ class DeepConf:
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The surest attempt of the heaviest answer; the last attempt if none has an answer."""
-        voting, weights = self._weighed(attempts)
-        return await heaviest(voting, weights, session.equivalent)
+        return chosen(await self.weigh(problem, attempts, session), attempts)
 
-    async def agreement(self, attempts: Sequence[Attempt], session: Session) -> float:
-        """The heaviest answer's share of the weight, 0 without any."""
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each answer of the traces that vote, with its share of the weight."""
         voting, weights = self._weighed(attempts)
-        found = await shares(voting, weights, session.equivalent)
-        return found[0][0] if found else 0.0
+        return await weighed(voting, weights, session.equivalent)
 
     def _weighed(self, attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[float]]:
         whole = without_cut(attempts)

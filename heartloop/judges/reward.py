@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from heartloop.errors import UsageError
-from heartloop.judges.scored import Pick, chosen, known_scores, scores_of, sigmoid
+from heartloop.judges.base import Weighed, chosen
+from heartloop.judges.majority import groups_by_answer
+from heartloop.judges.scored import Pick, known_scores, scores_of, sigmoid, weighed_by
 from heartloop.types import Attempt, Message, Problem, Sampling, Verdict
 
 if TYPE_CHECKING:
@@ -43,10 +45,20 @@ class Reward:
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """See ``pick``."""
+        return chosen(await self.weigh(problem, attempts, session), attempts)
+
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each answer with its best score (``best``) or its share of all scores (``votes``)."""
+        attempts = [attempt for attempt in attempts if attempt.answer is not None]
+        groups = await groups_by_answer(attempts, session.equivalent)
+        if len(groups) < 2:  # nothing to choose
+            return [Weighed(group[0], 1.0) for group in groups]
         scores = known_scores(attempts, self.name)
         if scores is None:
             scores = await scores_of(attempts, lambda a, branch: self.score(problem, a, branch), session)
-        return await chosen(attempts, scores, self.pick, session)
+        return await weighed_by(attempts, scores, self.pick, session)
 
     async def score(self, problem: Problem, attempt: Attempt, session: Session) -> float:
         """What the reward model gives.

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from heartloop.judges.votes import heaviest
+from heartloop.judges.base import Weighed
+from heartloop.judges.votes import weighed
 from heartloop.types import Attempt
 
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Pick", "chosen", "known_scores", "scores_of", "sigmoid"]
+__all__ = ["Pick", "known_scores", "scores_of", "sigmoid", "weighed_by"]
 
 Pick: TypeAlias = Literal["best", "votes"]
 """``best``: the attempt with the highest score (best-of-n). ``votes``: the answer with the highest sum of
@@ -48,15 +49,17 @@ def known_scores(attempts: Sequence[Attempt], judge: str) -> list[float | None] 
     return [None if verdict is None else verdict.score for verdict in verdicts]
 
 
-async def chosen(
+async def weighed_by(
     attempts: Sequence[Attempt], scores: Sequence[float | None], pick: Pick, session: Session
-) -> Attempt:
-    """The attempt that ``scores`` choose. Attempts without an answer lose to those that have one."""
-    known = [(a, s) for a, s in zip(attempts, scores, strict=True) if s is not None]
-    answered = [(a, s) for a, s in known if a.answer is not None] or known
-    if pick == "best" or not any(a.answer is not None for a, _ in answered):
-        return max(answered, key=lambda pair: pair[1])[0]
-    values = [s for _, s in answered]
-    if not all(0 <= value <= 1 for value in values):  # logits: votes can't be negative
+) -> list[Weighed]:
+    """Each answer with its best score, or its share of all; scores outside [0, 1] are taken for logits."""
+    known = [(a, s) for a, s in zip(attempts, scores, strict=True) if s is not None and a.answer is not None]
+    values = [s for _, s in known]
+    if not all(0 <= value <= 1 for value in values):
         values = [sigmoid(value) for value in values]
-    return await heaviest([a for a, _ in answered], values, session.equivalent)
+    answered = [a for a, _ in known]
+    found = await weighed(answered, values, session.equivalent)
+    if pick == "votes":
+        return found
+    best = {id(a): value for a, value in zip(answered, values, strict=True)}
+    return [Weighed(one.attempt, best[id(one.attempt)]) for one in found]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from heartloop.confidence import WHOLE_VOCABULARY
 from heartloop.errors import UsageError
-from heartloop.judges.votes import confidences, heaviest, without_cut
+from heartloop.judges.base import Weighed, chosen
+from heartloop.judges.votes import confidences, weighed, without_cut
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class SelfCertainty:
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The surest attempt of the answer with most votes."""
+        return chosen(await self.weigh(problem, attempts, session), attempts)
+
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each answer with its share of the votes."""
         voting = without_cut(attempts)
         sure = [
             0.0 if found is None else self._certainty(found.self_certainty)
@@ -53,7 +60,7 @@ class SelfCertainty:
         votes = [0.0] * len(voting)
         for rank, place in enumerate(order):
             votes[place] = float(len(voting) - rank) ** self.power
-        return await heaviest(voting, votes, session.equivalent)
+        return await weighed(voting, votes, session.equivalent)
 
     def _certainty(self, value: float | None) -> float:
         if value is None:

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeAlias
 
 from heartloop.errors import UsageError
+from heartloop.judges.base import Weighed
 from heartloop.judges.majority import groups_by_answer
 from heartloop.types import Attempt, TraceConfidence
 
-__all__ = ["Measure", "confidences", "heaviest", "shares", "without_cut"]
+__all__ = ["Measure", "confidences", "shares", "weighed", "without_cut"]
 
 Measure: TypeAlias = Literal["bottom", "lowest", "tail", "mean"]
 """Which of a trace's confidences (:class:`~heartloop.types.TraceConfidence`)."""
@@ -58,10 +59,12 @@ async def shares(
     return sorted(found, key=lambda pair: -pair[0])
 
 
-async def heaviest(attempts: Sequence[Attempt], weights: Sequence[float], equivalent: Equivalent) -> Attempt:
-    """Of the answer with most weight the attempt with most; the last attempt where none has an answer."""
-    found = await shares(attempts, weights, equivalent)
-    if not found:
-        return attempts[-1]
+async def weighed(
+    attempts: Sequence[Attempt], weights: Sequence[float], equivalent: Equivalent
+) -> list[Weighed]:
+    """Each answer with its share of the weight, by the attempt that has most of it, heaviest first."""
     weight = {id(a): w for a, w in zip(attempts, weights, strict=True)}
-    return max(found[0][1], key=lambda a: weight[id(a)])
+    return [
+        Weighed(max(group, key=lambda a: weight[id(a)]), share)
+        for share, group in await shares(attempts, weights, equivalent)
+    ]

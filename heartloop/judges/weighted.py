@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from heartloop.judges.votes import confidences, heaviest, without_cut
+from heartloop.judges.base import Weighed, chosen
+from heartloop.judges.votes import confidences, weighed, without_cut
 from heartloop.types import Attempt, Problem, TraceConfidence, Verdict
 
 if TYPE_CHECKING:
@@ -46,9 +47,15 @@ class Weighted:
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         """The surest attempt of the heaviest answer; the last attempt if none has an answer."""
+        return chosen(await self.weigh(problem, attempts, session), attempts)
+
+    async def weigh(
+        self, problem: Problem, attempts: Sequence[Attempt], session: Session
+    ) -> Sequence[Weighed]:
+        """Each answer with its share of the weight."""
         voting = without_cut(attempts)
         weights = [self.weight(confidence) for confidence in confidences(voting, self.name)]
-        return await heaviest(voting, weights, session.equivalent)
+        return await weighed(voting, weights, session.equivalent)
 
     def weight(self, confidence: TraceConfidence | None) -> float:
         """What a vote of such confidence counts."""

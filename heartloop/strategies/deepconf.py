@@ -54,7 +54,7 @@ class DeepConfOnline:
         for start in range(self.warm_up, self.attempts, self.width):
             if right := accepted(made):
                 return session.finish(right, StopReason.VERIFIED)
-            if await self._agreed(made, session):
+            if await self._agreed(problem, made, session):
                 return session.finish(await session.select(), StopReason.AGREED)
             numbers = range(start, min(start + self.width, self.attempts))
             made += await self._traces(numbers, cut, session)
@@ -77,8 +77,9 @@ class DeepConfOnline:
         window = median_low(found.window for found in known)
         return ConfidenceCut(window, threshold([found.lowest for found in known], self.keep))
 
-    async def _agreed(self, made: Sequence[Attempt], session: Session) -> bool:
+    async def _agreed(self, problem: Problem, made: Sequence[Attempt], session: Session) -> bool:
         async def agree() -> bool:
-            return await self._votes.agreement(made, session) >= self.agreement
+            votes = await self._votes.weigh(problem, made, session)
+            return max((one.weight for one in votes), default=0.0) >= self.agreement
 
         return await session.decide(f"agreement:{[attempt.answer for attempt in made]}", agree)
