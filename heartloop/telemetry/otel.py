@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
 
@@ -217,9 +217,12 @@ def _traced(telemetry: Telemetry) -> type[Tries]:
 
     class TracedTries(Tries):
         queued_at = 0.0
+        inside: context.Context | None = None
 
         async def once(self) -> Completion:
             self.queued_at = time.perf_counter()
+            # A hedge is begun by a timer, or by whichever call ended then: not in this call's context.
+            self.inside = context.get_current()
             return await super().once()
 
         async def _attempt(
@@ -235,7 +238,7 @@ def _traced(telemetry: Telemetry) -> type[Tries]:
             if not hedge:
                 telemetry.queued.record(begun - self.queued_at, {"heartloop.lane": call.lane})
             span = telemetry.tracer.start_span(
-                f"chat {call.request.model}", kind=SpanKind.CLIENT, attributes=common
+                f"chat {call.request.model}", self.inside, kind=SpanKind.CLIENT, attributes=common
             )
             if span.is_recording():
                 span.set_attributes(asked(call.request, backend, content=telemetry.content))

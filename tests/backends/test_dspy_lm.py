@@ -265,3 +265,27 @@ def test_a_loop_by_object_and_by_name(
             assert (solution.answer, solution.usage.total_tokens > 0) == ("42", True)
         assert server.count("answered") == 3
     assert KEY not in caplog.text
+
+
+def test_an_lm_with_a_forward_of_its_own() -> None:
+    """The plug-ins of DSPy up to 3.4: what they return is OpenAI's format."""
+    from dspy.dsp.utils.utils import dotdict
+
+    asked: list[dict[str, Any]] = []
+
+    class Own(dspy.BaseLM):  # type: ignore[misc]
+        def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+            asked.append({"messages": messages, **kwargs})
+            message = {"role": "assistant", "content": r"\boxed{42}"}
+            choice = {"index": 0, "message": message, "finish_reason": "length"}
+            usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+            return dotdict(model="own-1", choices=[choice], usage=usage)
+
+        async def aforward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+            return self.forward(prompt, messages, **kwargs)
+
+    (completion,) = complete(DspyBackend(Own("own")), max_tokens=9)
+    assert (completion.text, completion.finish_reason, completion.model) == (r"\boxed{42}", "length", "own-1")
+    assert completion.usage == Usage(11, 3)
+    assert asked[0]["messages"] == [{"role": "user", "content": "What is 20 + 22?"}]
+    assert 9 in (asked[0].get("max_tokens"), asked[0].get("max_completion_tokens"))

@@ -16,11 +16,13 @@ import pytest
 from heartloop import HeartLoop, Model, telemetry
 from heartloop.backends import OpenAIBackend, ScriptedBackend
 from heartloop.engine.gateway import Gateway, Tries
+from heartloop.engine.hedge import HedgePolicy
 from heartloop.errors import BadRequest, ServerError, UsageError
 from heartloop.types import Budget, Completion, Sampling, Usage
 from tests.cli.command import environment, run_process
 from tests.loop.helpers import QUICK, answers_by_round, boxed, loop, run
 from tests.support.fault_server import FaultServer
+from tests.support.virtual_time import run_virtually
 
 needed = "OpenTelemetry's SDK is not installed (requirements-dev.txt)"
 sdk = pytest.importorskip("opentelemetry.sdk", reason=needed)
@@ -229,6 +231,31 @@ def test_branches_side_by_side_keep_their_calls_apart(seen: Seen) -> None:
     assert len(calls) == len(attempts) == 8
     assert {call.parent.span_id for call in calls} == set(attempts)
     assert len({span.attributes["heartloop.branch"] for span in attempts.values()}) == 8
+
+
+def test_a_hedge_is_a_span_of_its_own_and_so_is_the_end_of_the_loser(seen: Seen) -> None:
+    seen.enable()
+    tries: dict[str, int] = {}
+
+    def latency(request: Any) -> float:
+        question = str(request.messages[0].content) + str(request.messages[-1].content)
+        tries[question] = tries.get(question, 0) + 1
+        return 30.0 if "zebra" in question and tries[question] == 1 else 0.001
+
+    backend = ScriptedBackend(lambda r: boxed(3), latency=latency)
+    model = Model(backend=backend, hedge=HedgePolicy(share=0.5))
+
+    async def main() -> None:
+        async with loop(model, strategy="single_pass", active=100) as made:
+            await made.solve_many([f"quick {n}" for n in range(60)])
+            await made.solve("zebra?")
+
+    run_virtually(main())
+    (hedge,) = [span for span in seen.spans("chat") if span.attributes["heartloop.hedge"]]
+    (lost,) = [span for span in seen.spans("chat") if "error.type" in span.attributes]
+    assert "error.type" not in hedge.attributes
+    assert lost.attributes["error.type"] == "Overtaken"
+    assert hedge.parent.span_id == lost.parent.span_id
 
 
 def test_the_server_is_named(seen: Seen) -> None:
