@@ -16,7 +16,10 @@ from heartloop.emotions.rotations import AlternatingValence, CueSequence, Rotati
 from heartloop.errors import DataError, UsageError
 from heartloop.types import Cue, Emotion, Intensity, SpeechAct
 
-__all__ = ["Irrelevant", "Neutral", "Phrase"]
+__all__ = ["IRRELEVANT", "Irrelevant", "Neutral", "Phrase"]
+
+IRRELEVANT = "irrelevant/"
+"""What the ids of cues with irrelevant affect begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Irrelevant:
             order = random.Random(f"{seed}/{cell}").sample(sentences, k=len(sentences))
             number = said[cell] = said.get(cell, -1) + 1
             text = f"{order[number % len(order)]} {twins[cue.id].text}"
-            return replace(cue, id=f"irrelevant/{cue.id}", text=text, affective=True)
+            return replace(cue, id=f"{IRRELEVANT}{cue.id}", text=text, affective=True)
 
         return _changed(self.name, of, change)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartloop.emotions.choosing import Choosing, ChoosingSequence, Chosen, Situation, suffix
+from heartloop.emotions.controls import IRRELEVANT
 from heartloop.emotions.deck import Deck
 from heartloop.emotions.outcomes import Outcome
 from heartloop.emotions.personality import coordinates, distance
@@ -137,7 +138,8 @@ def _trials(journal: JournalReader) -> tuple[list[Outcome], dict[str, str]]:
             before = rows.get((branch, round - 1)) or rows.get(("0", round - 1))
             if before is None or before.get("correct") is not False or row.get("correct") is None:
                 continue
-            if row.get("affective") and row.get("emotion") is not None:
+            beside_the_point = str(row.get("cue")).startswith(IRRELEVANT)
+            if row.get("affective") and row.get("emotion") is not None and not beside_the_point:
                 emotion, question = Emotion(row["emotion"]), text_of(problem.question)
                 trials.append(Outcome(emotion, float(row["correct"]), question, row["cue"]))
     return trials, labelled

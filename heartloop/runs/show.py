@@ -190,6 +190,8 @@ def attempt_panels(attempts: Iterable[Attempt], outcome: Outcome | None = None) 
         scores = {(row.branch, row.round): row.correct for row in outcome.rows}
     for attempt in attempts:
         head = Text.assemble(("round ", "bold"), (str(attempt.round), "bold"), f"  branch {attempt.branch}")
+        if attempt.condition:
+            head.append(f"  {attempt.condition}")
         if attempt.feedback:
             cue = attempt.cue
             about = ""

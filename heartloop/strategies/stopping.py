@@ -303,8 +303,8 @@ async def stop_now(rule: StopRule | None, lines: Sequence[Sequence[Attempt]], se
 def _lacking(rule: Confidence, session: Session) -> str:
     if rule.of != "score":
         return (
-            f"the stop rule {rule.name!r} needs log-probabilities, and the attempts have none: have "
-            "them sent (Sampling.logprobs), or use another rule"
+            f"the stop rule {rule.name!r} needs log-probabilities, and the attempts have none: use "
+            "a judge that asks for them (such as 'weighted'), set Sampling.logprobs, or use another rule"
         )
     why = "an oracle's would be the answer" if session.oracle else "this judge gave none"
     return (

@@ -24,7 +24,16 @@ from heartloop.strategies.stopping import (
     leader_stays,
     stop_from_spec,
 )
-from heartloop.types import Attempt, Problem, Solution, StopReason, Verdict
+from heartloop.types import (
+    Attempt,
+    Completion,
+    Problem,
+    Request,
+    Solution,
+    StopReason,
+    TraceConfidence,
+    Verdict,
+)
 from tests.loop.helpers import NO_ANSWER, answers_by_round, boxed, loop, run, scripted
 
 PROBLEM = Problem("p", "What is six times seven?", reference="42")
@@ -214,6 +223,19 @@ def test_a_sure_judge_ends_the_loop() -> None:
     assert (sure.stop_reason, len(sure.attempts)) == (StopReason.CONFIDENT, 1)
     unsure = run(solve(answers_by_round(1, 2), judge=Scoring(0.2), max_rounds=4, stop=stop))
     assert (unsure.stop_reason, len(unsure.attempts)) == (StopReason.ROUNDS, 4)
+
+
+def test_log_probabilities_end_the_loop_when_they_are_sure() -> None:
+    def script(request: Request) -> Completion:
+        sure = 3.0 if len(request.messages) > 1 else 1.0
+        traced = TraceConfidence(
+            9, 5, -0.1, mean=sure, lowest=sure, bottom=sure, tail=sure, entropy=0.1, window=9
+        )
+        return Completion(boxed(7), confidence=traced)
+
+    solution = run(solve(script, max_rounds=5, stop="confidence:of=tail,level=2,least=2"))
+    # One sure and one unsure attempt are at 2 on average.
+    assert (solution.stop_reason, len(solution.attempts)) == (StopReason.CONFIDENT, 2)
 
 
 @pytest.mark.parametrize(
