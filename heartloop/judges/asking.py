@@ -176,8 +176,8 @@ async def generate_fitting(
 ) -> Completion:
     """A completion of ``message(limit)``, each candidate cut to its end as far as the context demands.
 
-    Where the backend says how many new tokens would fit, and they are enough, so many are asked for;
-    otherwise candidates are cut by half, and by half again.
+    Where the backend says how many new tokens would fit, and they are enough, so many are asked for.
+    Otherwise candidates are cut by what its figures say, or by half where it gives none, and again if needed.
 
     Raises:
         ContextOverflow: not even the shortest fits (without ``shorten``: it does not fit as it is).
@@ -196,8 +196,16 @@ async def generate_fitting(
                 continue
             if shortest or not shorten:
                 raise
+            kept = _kept(overflow, least)
         asked = given
-        limit = max(_LEAST_CHARACTERS, limit // 2)
+        limit = max(_LEAST_CHARACTERS, int(limit * kept))
+
+
+def _kept(overflow: ContextOverflow, least: int) -> float:
+    """The share of the candidates' lengths to keep: three quarters at most, or each try gains too little."""
+    if not overflow.context_tokens or not overflow.prompt_tokens:
+        return 0.5
+    return min(0.75, 0.9 * max(0, overflow.context_tokens - least) / overflow.prompt_tokens)
 
 
 # --- reading answers -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ request with a placeholder, and an oracle is one that never says yes, so that al
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from heartloop.backends.base import bytes_bound
 from heartloop.engine.engine import Engine
 from heartloop.engine.models import Model
 from heartloop.engine.solving import Arm
+from heartloop.errors import HeartLoopError
 from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Attempt, Completion, Message, Problem, Request, Verdict, text_of
@@ -49,6 +51,10 @@ class _StandIn:
         self.name = config.name
         self.context_tokens = config.context_tokens
         self.config = config
+        # Judges ask the real backend for JSON if it takes that; what is shown is what would be sent.
+        self.structured_output = False
+        with contextlib.suppress(HeartLoopError):
+            self.structured_output = bool(getattr(config.model().make_backend(), "structured_output", False))
         self.requests: list[Request] = []
         self.prompt_tokens = 0
         self.completion_tokens = 0

@@ -6,16 +6,18 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heartloop import Model
-from heartloop.errors import BadRequest, ContextOverflow, UsageError
+from heartloop.errors import BadRequest, ContextOverflow, DataError, UsageError
 from heartloop.judges import judge_from_name
 from heartloop.judges.comparing import Standing
 from heartloop.judges.pointwise import expected_score
-from heartloop.types import Completion, Problem, Request, Solution, StopReason, TokenLogprob
+from heartloop.strategies.prompts import Prompts
+from heartloop.types import Completion, Problem, Request, Sampling, Solution, StopReason, TokenLogprob
 from tests.loop.helpers import NO_ANSWER, asked, boxed, loop, run, scripted
 
 PROBLEM = Problem("p", "Which number?", reference="1")
@@ -451,3 +453,45 @@ def test_what_a_candidate_says_to_the_judge_stays_in_its_frame() -> None:
     [mark] = set(re.findall(r"\[solution \d (#\w+)\]", asked(request), re.IGNORECASE))
     assert asked(request).count(mark) == 1 + 2 * 2  # once in the instructions, two for each candidate
     assert evil in asked(request)
+
+
+def test_the_wording_may_be_changed_and_what_it_may_name_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.toml"
+    path.write_text('[judge]\nrate = "Mine: $question / $candidates / $mark"\n')
+    left = [boxed(1), boxed(2)]
+    critic = scripted(lambda r: "Score: 3")
+
+    async def scene() -> None:
+        async with loop(
+            scripted(lambda r: left.pop(0)),
+            judge="pointwise",
+            strategy=Given(2),
+            judge_model=critic,
+            prompts=path,
+        ) as held:
+            await held.solve(PROBLEM)
+
+    run(scene())
+    assert all(asked(request).startswith("Mine: Which number?") for request in critic.requests)
+    path.write_text('[judge]\nrate = "$cue"\n')
+    with pytest.raises(DataError, match=r"unknown name \$cue; allowed here: \$candidates"):
+        Prompts.load(path)
+
+
+def test_candidates_are_cut_by_the_backends_figures() -> None:
+    """Twice as long as fits: cut once, to a little less than half, and sent."""
+
+    def cramped(request: Request) -> Any:
+        tokens = len(asked(request)) // 4
+        if tokens + request.sampling.max_tokens > 3000:
+            return ContextOverflow("too long", context_tokens=3000, prompt_tokens=tokens)
+        return "Score A: 1\nScore B: 2"
+
+    texts = [f"{n} " + "x" * 9000 + f" \\boxed{{{n}}}" for n in range(2)]
+    _, requests = judged(
+        "pairwise:both_orders=false,budget=1", texts, cramped, texts=True, sampling=Sampling()
+    )
+    sizes = [len(asked(request)) // 4 for request in requests[:4]]
+    assert max(sizes) > 4500
+    assert 1800 < min(sizes) < 2950
+    assert len(requests) <= 3 * 2
