@@ -109,6 +109,25 @@ Hedge = Annotated[
     bool | None,
     typer.Option("--hedge/--no-hedge", help="Send calls that take far longer than others a second time."),
 ]
+Batch = Annotated[
+    bool,
+    typer.Option(
+        "--batch",
+        help="Ask by the batch: OpenAI's Batch API, half the price, within 24 hours. Or: batch/NAME.",
+    ),
+]
+WaveSize = Annotated[
+    int | None, typer.Option(min=1, help="Most calls in one batch. Default: the API's 50,000.")
+]
+WaveSeconds = Annotated[
+    float, typer.Option(min=0.1, help="Longest that a call waits for others to fill its batch.")
+]
+BatchCommand = Annotated[
+    str | None,
+    typer.Option(
+        help="For vllm-batch/MODEL: what to run, with {input}, {output} and {model}; empty: you run it yourself."
+    ),
+]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds one try of a call may take.")]
 Retries = Annotated[int, typer.Option(min=0, help="Further tries of a failed call.")]
 BudgetTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens, prompt and completion together.")]
@@ -323,6 +342,10 @@ def run(
     requests_per_minute: Rpm = None,
     tokens_per_minute: Tpm = None,
     hedge: Hedge = None,
+    batch: Batch = False,
+    wave_size: WaveSize = None,
+    wave_seconds: WaveSeconds = 300.0,
+    batch_command: BatchCommand = None,
     timeout: Timeout = 600.0,
     retries: Retries = 5,
     scheduler: Annotated[
@@ -367,6 +390,10 @@ def run(
         "tokens_per_minute": tokens_per_minute,
         "hedge": bool(hedge),
         "attempt_timeout": timeout,
+        "batch": batch,
+        "wave_size": wave_size,
+        "wave_seconds": wave_seconds,
+        "batch_command": batch_command,
         "price": price,
         "prices": None if prices is None else str(prices),
     }
@@ -649,6 +676,8 @@ def _finish(summary: Summary, json: bool, folder: Path) -> NoReturn:
     else:
         console = _console()
         show_summary(summary, console)
+        if summary.batches:
+            _tell_batches(summary, console)
         if summary.interrupted:
             console.print(f"Interrupted. Go on with: heartloop resume {folder}")
     if summary.interrupted:
@@ -656,6 +685,16 @@ def _finish(summary: Summary, json: bool, folder: Path) -> NoReturn:
     if summary.failures:
         raise typer.Exit(FAILED)
     raise typer.Exit(BUDGET if summary.budget_ended else DONE)
+
+
+def _tell_batches(summary: Summary, console: Console) -> None:
+    names = [printable(ref) or "one not confirmed yet" for ref, _ in summary.batches]
+    calls = sum(count for _, count in summary.batches)
+    console.print(
+        f"{calls:,} calls go on in {len(names)} {'batch' if len(names) == 1 else 'batches'} "
+        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); resuming picks up their results.",
+        markup=False,
+    )
 
 
 def _console(*, stderr: bool = False) -> Console:

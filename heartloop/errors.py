@@ -22,6 +22,7 @@
         │   ├── ConnectionFailed     could not connect: nothing was sent
         │   ├── ConnectionLost       broke off after sending: may have been billed
         │   ├── CallTimeout          no answer in time: may have been billed
+        │   ├── BatchEnded           the batch expired or was cancelled before the request was run
         │   └── BadResponse          malformed or truncated answer, no choices: may have been billed
         └── PermanentError           trying again won't help
             ├── AuthenticationFailed 401, 403: ends the run
@@ -50,6 +51,7 @@ __all__ = [
     "BackendUnreachable",
     "BadRequest",
     "BadResponse",
+    "BatchEnded",
     "BudgetExhausted",
     "CallTimeout",
     "ConcurrentBranchError",
@@ -193,6 +195,10 @@ class CallTimeout(RetryableError):
     """No answer within the attempt's time limit."""
 
     may_have_been_billed = True
+
+
+class BatchEnded(RetryableError):
+    """The batch that held the request expired or was cancelled before it was run: nothing was billed."""
 
 
 class BadResponse(RetryableError):

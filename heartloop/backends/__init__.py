@@ -7,6 +7,7 @@ from typing import Any
 
 from heartloop.backends.azure import AzureOpenAIBackend, is_azure
 from heartloop.backends.base import FORBID_ENV, Backend, bytes_bound, check_calls_allowed
+from heartloop.backends.batch import BatchBackend
 from heartloop.backends.dspy_lm import DspyBackend
 from heartloop.backends.llamacpp import KNOWN_MODELS, LlamaCppBackend
 from heartloop.backends.openai import OpenAIBackend
@@ -15,6 +16,8 @@ from heartloop.backends.replicas import ReplicaSet
 from heartloop.backends.scoring import ScoringBackend, Task
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.backends.vllm import VllmBackend
+from heartloop.backends.vllm_batch import VllmRunBatch
+from heartloop.backends.vllm_offline import VllmOffline
 from heartloop.errors import UnknownName, UsageError
 from heartloop.types import Request, text_of
 
@@ -22,6 +25,7 @@ __all__ = [
     "FORBID_ENV",
     "AzureOpenAIBackend",
     "Backend",
+    "BatchBackend",
     "DspyBackend",
     "LlamaCppBackend",
     "OpenAIBackend",
@@ -30,6 +34,8 @@ __all__ = [
     "ScoringBackend",
     "ScriptedBackend",
     "VllmBackend",
+    "VllmOffline",
+    "VllmRunBatch",
     "bytes_bound",
     "check_calls_allowed",
     "make_backend",
@@ -60,6 +66,9 @@ def make_backend(
     ``dspy/PROVIDER/NAME``      ``dspy.LM("PROVIDER/NAME")``: what DSPy and LiteLLM reach
     ``scripted/echo``           no model: repeats the last message
     ``openai/NAME``             api.openai.com
+    ``batch/NAME``              the Batch API at ``base_url``, else in OPENAI_BASE_URL, else of api.openai.com
+    ``vllm-batch/MODEL``        ``vllm run-batch`` over files, here
+    ``vllm-offline/MODEL``      a vLLM ``LLM`` in this process
     ``azure/DEPLOYMENT``        Azure OpenAI, at ``base_url`` or the variable AZURE_OPENAI_ENDPOINT; so is any
                                 NAME whose base URL is a host of Azure's
     NAME                        the server in the variable OPENAI_BASE_URL, else api.openai.com
@@ -90,6 +99,15 @@ def make_backend(
         return AzureOpenAIBackend(name, base_url=base_url, **options)
     if slash and family == "dspy":
         return DspyBackend.named(name, base_url=base_url, **options)
+    if slash and family in ("vllm-batch", "vllm-offline"):
+        if base_url is not None:
+            raise UsageError(f"{family}/MODEL runs vLLM here: it has no base_url")
+        return (VllmRunBatch if family == "vllm-batch" else VllmOffline)(name, **options)
+    if slash and family == "batch":
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if url is not None and is_azure(url):
+            raise UsageError("Azure's batches are not supported: its deployments are asked one by one")
+        return BatchBackend(name, base_url=url, **options)
     if base_url is not None:
         return _openai(spec, base_url, options)
     if slash and family in ("local", "scripted"):

@@ -42,9 +42,7 @@ _IDLE_SECONDS = 3.0
 _REASONING = re.compile(r"(?:^|/)(?:o[134](?:-|$)|gpt-5)")
 """Names of OpenAI's reasoning models, which take max_completion_tokens in place of max_tokens."""
 
-_DROPPABLE = frozenset(
-    ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "stop", "response_format")
-)
+DROPPABLE = frozenset(("temperature", "top_p", "seed", "logprobs", "top_logprobs", "stop", "response_format"))
 _MAX_ADAPTATIONS = 8
 
 
@@ -202,7 +200,7 @@ class OpenAIBackend:
         """Stop sending ``parameter``. False where that is not possible: the error is then the caller's."""
         if parameter == "max_tokens" and parameter in sent:
             self._rename_max_tokens = True
-        elif parameter in _DROPPABLE and (parameter in sent or parameter == "top_logprobs"):
+        elif parameter in DROPPABLE and (parameter in sent or parameter == "top_logprobs"):
             gone = {"logprobs", "top_logprobs"} if "logprobs" in parameter else {parameter}
             if not gone - self._dropped:
                 # Another call in flight has learned it meanwhile; this one was sent before.

@@ -14,17 +14,22 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from heartloop.backends.base import Backend
+from heartloop.backends.waves import TakesWaves
 from heartloop.engine.hedge import HedgePolicy, Hedger
 from heartloop.engine.ledger import Account, Ledger, Reservation, Room, exhausted
 from heartloop.engine.limiter import ConcurrencyLimiter
 from heartloop.engine.prices import Price
 from heartloop.engine.rates import Rates, request_rate
 from heartloop.engine.scheduler import Answered, Learning, Scheduler, Waiting
+from heartloop.engine.strands import blocked
 from heartloop.errors import BackendError, CallTimeout, RateLimited, ServerError
 from heartloop.types import Sampling, Spend
+
+if TYPE_CHECKING:
+    from heartloop.engine.waves import Waves
 
 __all__ = ["Lane", "Price"]
 
@@ -55,9 +60,11 @@ class Lane:
         concurrency: calls at once, at most; ``adaptive``: fewer where the server can't take so many.
         requests_per_minute, tokens_per_minute: None is no limit but the server's own.
         hedge: None: stragglers are waited for.
+        wave_size, wave_seconds: where the backend takes waves: the most calls in one (None: the backend's own
+            limit), and the longest that the first of them waits until it leaves.
 
-    ``on_change`` is called whenever a slot or ledger room came free. The gateway sets it, so that sibling
-    lanes, which share the run's budget, look too.
+    ``waves`` is set by the gateway for a backend that takes them. ``on_change`` is called whenever a slot or
+    ledger room came free. The gateway sets it, so that sibling lanes, which share the run's budget, look too.
     """
 
     def __init__(
@@ -76,8 +83,13 @@ class Lane:
         adaptive: bool = False,
         hedge: HedgePolicy | None = None,
         name: str = "",
+        wave_size: int | None = None,
+        wave_seconds: float = 300.0,
     ) -> None:
         self.name = name
+        self.waves: Waves | None = None
+        self.wave_size = wave_size
+        self.wave_seconds = wave_seconds
         self.backend = backend
         self.sampling = sampling
         self.attempt_timeout = attempt_timeout
@@ -88,7 +100,7 @@ class Lane:
         self._queue: Callable[[], tuple[int, int] | None] | None = getattr(backend, "queue", None)
         self.limiter = ConcurrencyLimiter(concurrency, adaptive=adaptive, queue=self._queue)
         self.hedger = None if hedge is None else Hedger(hedge, self.may_hedge)
-        says = hasattr(backend, "rate_limits")
+        says = hasattr(backend, "rate_limits") and not isinstance(backend, TakesWaves)
         self._rates = Rates(tokens_per_minute) if says or tokens_per_minute is not None else None
         self.reached = False
         self._warm = not hasattr(backend, "warm_up")
@@ -158,7 +170,8 @@ class Lane:
         if not future.done():
             self._watch(entry)
         try:
-            return await future
+            with blocked():
+                return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 # Granted in the same tick as cancelled: hand the grant back.
@@ -398,6 +411,8 @@ class Lane:
 
     async def aclose(self) -> None:
         """Cancel timers and end everyone who waits."""
+        if self.waves is not None:
+            await self.waves.aclose()
         if self.hedger is not None:
             self.hedger.close()
             await asyncio.gather(*self.hedger.tasks, return_exceptions=True)

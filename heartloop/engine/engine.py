@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from heartloop.emotions.outcomes import Outcomes
@@ -27,6 +26,7 @@ from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import BreadthFirst, Learning, Scheduler
 from heartloop.engine.session import Session
 from heartloop.engine.solving import Arm, Solving
+from heartloop.engine.strands import Strands
 from heartloop.errors import (
     BackendError,
     BudgetExhausted,
@@ -107,6 +107,7 @@ class Engine:
             if not model.budget.unlimited:
                 _carry_over(lanes[name].account, self.journal.charges(lane=name), elapsed_before)
         self.gateway = Gateway(lanes, ledger=self.ledger, journal=self.journal, retry=retry)
+        self.gateway.adopt(self.journal.pending_waves())
         for lane in lanes.values():
             lane.on_change = self.gateway.pump
         self.observers: list[Callable[[LoopEvent], None]] = []
@@ -139,6 +140,11 @@ class Engine:
                 f"problem {problem.id!r} is being solved already; problems of one run need ids of their own"
             )
         self._solving.add(place)
+        activity = self.gateway.activity
+        strands = None if activity is None else Strands(activity)
+        if strands is not None:
+            self.gateway.start_waves()
+            strands.begin()
         try:
             if self.watch is None:
                 return await self._solve(problem, arm, raise_failures)
@@ -146,6 +152,9 @@ class Engine:
                 return await self._solve(problem, watched, raise_failures)
         finally:
             self._solving.discard(place)
+            if strands is not None:
+                strands.end()
+                self.gateway.forget(*place)
 
     async def _solve(self, problem: Problem, arm: Arm, raise_failures: bool) -> Solution:
         recorded = True
@@ -185,6 +194,7 @@ class Engine:
         account = self.ledger.account(f"problem {problem.id!r}", self.problem_budget)
         if not self.problem_budget.unlimited:
             _carry_over(account, self.journal.charges(arm.name, problem.id))
+        self.gateway.attach(arm.name, problem.id, account)
         return account
 
     def set_budget(self, budget: Budget) -> None:
@@ -220,12 +230,9 @@ class Engine:
         if self._replays % _REPLAYS_PER_YIELD == 0:
             await asyncio.sleep(0)
 
-    @asynccontextmanager
-    async def shared_lock(self, key: EventKey) -> AsyncIterator[None]:
+    def shared_lock(self, key: EventKey) -> asyncio.Lock:
         """One arm at a time makes a shared first attempt."""
-        lock = self._shared_locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            yield
+        return self._shared_locks.setdefault(key, asyncio.Lock())
 
     def forget_shared(self, problem_ids: Iterable[str]) -> None:
         """Problems that all arms have finished need no place in memory (the journal has them)."""

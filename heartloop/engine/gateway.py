@@ -19,17 +19,20 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from heartloop.backends.base import check_calls_allowed
+from heartloop.backends.waves import TakesWaves
 from heartloop.confidence import summed_up
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Ledger, Reservation, Settlement
+from heartloop.engine.outcomes import answered, settlement, spent
 from heartloop.engine.retry import RetryPolicy, retrying
-from heartloop.engine.serial import completion_to_dict, request_to_dict
+from heartloop.engine.strands import Activity
+from heartloop.engine.waves import Waves, WavesOut
 from heartloop.errors import (
     BackendError,
     BackendUnreachable,
@@ -43,7 +46,7 @@ from heartloop.errors import (
     UsageError,
 )
 from heartloop.journal.base import Journal
-from heartloop.journal.records import Event, EventKey, Reserve, Settle
+from heartloop.journal.records import EventKey, PendingCall, Reserve, Settle, Wave
 from heartloop.types import Budget, Completion, Request, Spend
 
 __all__ = ["Call", "Gateway", "Tries"]
@@ -89,6 +92,14 @@ class Gateway:
         self._idle = asyncio.Event()
         self.tries: type[Tries] = Tries
         self.on_close: Callable[[], None] | None = None
+        self.waves: list[Waves] = []
+        for lane in self.lanes.values():
+            if isinstance(lane.backend, TakesWaves):
+                lane.waves = Waves(lane, lane.backend, ledger=ledger, journal=journal, retry=retry)
+                self.waves.append(lane.waves)
+        self.activity = Activity(self._send_waves) if self.waves else None
+        for waves in self.waves:
+            waves.activity = self.activity
 
     def landed(self) -> None:
         """A call is no longer in flight."""
@@ -133,6 +144,52 @@ class Gateway:
         finally:
             tries.drop_held()
 
+    # --- waves ------------------------------------------------------------------------------------------
+
+    def adopt(self, pending: Sequence[tuple[Wave, Sequence[PendingCall]]]) -> None:
+        """Take over the waves of earlier processes: their calls count as reserved, and their answers are
+        waited for again.
+
+        Raises:
+            UsageError: a model of this run no longer takes waves.
+        """
+        for wave, calls in pending:
+            lane = self.lanes.get(wave.lane)
+            if lane is None or lane.waves is None:
+                raise UsageError(
+                    f"{len(calls)} calls of this run are in the batch {wave.ref or wave.id} of "
+                    f"{wave.model!r}, which its settings now ask otherwise: go on with the old ones"
+                )
+            lane.waves.adopt(wave, calls)
+
+    def attach(self, arm: str, problem: str, account: Account) -> None:
+        """``account`` is the problem's from now on: what is reserved for it in waves counts there too."""
+        for waves in self.waves:
+            waves.attach(arm, problem, account)
+
+    def forget(self, arm: str, problem: str) -> None:
+        """The problem has ended: answers that nobody came for are in the journal."""
+        for waves in self.waves:
+            waves.forget(arm, problem)
+
+    def start_waves(self) -> None:
+        """Go on with adopted waves."""
+        for waves in self.waves:
+            waves.start()
+
+    async def collect_waves(self) -> None:
+        """Look once after waves that nobody waits for, and take what has ended."""
+        for waves in self.waves:
+            await waves.collect()
+
+    def waves_out(self) -> WavesOut:
+        """How many calls are collected for waves, and how many are in how many waves."""
+        return sum((waves.out() for waves in self.waves), WavesOut())
+
+    def _send_waves(self) -> None:
+        for waves in self.waves:
+            waves.send()
+
     def set_budget(self, budget: Budget) -> None:
         """Change the run's limits; see :meth:`heartloop.engine.engine.Engine.set_budget`."""
         if budget.usd is not None:
@@ -147,14 +204,21 @@ class Gateway:
         self.pump()
 
     async def drain(self) -> None:
-        """Let no further call leave; returns when those in flight have been answered and recorded."""
+        """Let no further call leave; returns when those in flight have been answered and recorded.
+
+        Waves are not waited for, but for those on their way to the server: they go on there.
+        """
         for lane in self.lanes.values():
             lane.closed = True
         while self.in_flight:
             self._idle.clear()
             await self._idle.wait()
+        for waves in self.waves:
+            await waves.settle_down()
 
     async def aclose(self) -> None:
+        if self.activity is not None:
+            self.activity.close()
         outcomes = await asyncio.gather(
             *(lane.aclose() for lane in self.lanes.values()), return_exceptions=True
         )
@@ -180,8 +244,23 @@ class Tries:
 
     async def once(self) -> Completion:
         call, lane, journal = self.call, self.lane, self.gateway.journal
+        if lane.waves is not None:
+            return await self._in_a_wave(lane.waves)
+        reservation = await self._admitted()
+        if lane.hedger is None:
+            completion, settle = await self._attempt(reservation)
+        else:
+            completion, settle = await self._hedged(reservation, lane.hedger)
+        lane.answered(call.role, completion.seconds)
+        await journal.write(
+            answered(call.key, call.fingerprint, call.request, call.role, completion, call.picture), settle
+        )
+        return completion
+
+    async def _admitted(self) -> Reservation:
+        call = self.call
         held, self.held = self.held, None
-        reservation = await lane.admit(
+        return await self.lane.admit(
             self.cost,
             call.accounts,
             problem=call.key.problem,
@@ -191,18 +270,35 @@ class Tries:
             deadline=call.deadline,
             held=held,
         )
-        if lane.hedger is None:
-            completion, settle = await self._attempt(reservation)
-        else:
-            completion, settle = await self._hedged(reservation, lane.hedger)
+
+    def _reserve(self, reservation: Reservation) -> Reserve:
+        """The record of one more try."""
+        self.made += 1
+        return Reserve(
+            id=reservation.id,
+            key=self.call.key,
+            attempt=self.made,
+            model=self.lane.backend.name,
+            tokens=self.cost.tokens,
+            usd=self.cost.usd,
+            prompt_tokens=self.prompt_bound,
+            lane=self.lane.name,
+        )
+
+    async def _in_a_wave(self, waves: Waves) -> Completion:
+        """:meth:`once` at a backend that takes calls by the batch."""
+        call, lane = self.call, self.lane
+        member = waves.claim(call.key, call.fingerprint)
+        if member is None:
+            reservation = await self._admitted()
+            lane.release()  # a place in a wave is no slot
+            member = waves.join(call, reservation, self._reserve(reservation))
+        try:
+            completion = await waves.answer(member)
+        except RetryableError:
+            self._keep_place()
+            raise
         lane.answered(call.role, completion.seconds)
-        data: dict[str, Any] = {
-            "request": call.picture or request_to_dict(call.request),
-            "completion": completion_to_dict(completion),
-        }
-        if call.role != "generator":
-            data["role"] = call.role
-        await journal.write(Event(call.key, call.fingerprint, data), settle)
         return completion
 
     async def _attempt(
@@ -210,24 +306,12 @@ class Tries:
     ) -> tuple[Completion, Settle]:
         """Send once, with a slot and ``reservation``; both are given back. The settlement is the caller's
         to write."""
-        call, lane, gateway = self.call, self.lane, self.gateway
-        self.made += 1
+        lane, gateway = self.lane, self.gateway
         left = lane.leaving()
         sent = False
         gateway.in_flight += 1
         try:
-            await gateway.journal.write(
-                Reserve(
-                    id=reservation.id,
-                    key=call.key,
-                    attempt=self.made,
-                    model=lane.backend.name,
-                    tokens=self.cost.tokens,
-                    usd=self.cost.usd,
-                    prompt_tokens=self.prompt_bound,
-                    lane=lane.name,
-                )
-            )
+            await gateway.journal.write(self._reserve(reservation))
             sent = True
             completion = await self._send(reservation, flight)
             settle = self._charge(reservation, completion)
@@ -287,7 +371,7 @@ class Tries:
 
     async def _send(self, reservation: Reservation, flight: Flight | None) -> Completion:
         limit = self.lane.attempt_timeout
-        deadline = _seconds_left(reservation)
+        deadline = reservation.seconds_left
         if deadline is not None and deadline < limit:
             limit = max(0.0, deadline)
         start = time.perf_counter()
@@ -300,7 +384,7 @@ class Tries:
             if flight is not None and flight.overtaken:
                 raise Overtaken from None
             # Asked again: the budget may have been raised meanwhile.
-            if (left := _seconds_left(reservation)) is not None and left <= 0.001:
+            if (left := reservation.seconds_left) is not None and left <= 0.001:
                 raise BudgetExhausted(
                     "the budget of seconds passed while a call was in flight", limit="seconds"
                 ) from None
@@ -315,23 +399,9 @@ class Tries:
 
     def _charge(self, reservation: Reservation, completion: Completion) -> Settle:
         """Settle an answered call: confirmed at its usage, or assumed where the backend gave none."""
-        usage = completion.usage
-        if usage is None:
-            charged = self.gateway.ledger.settle(reservation, "assumed")
-            return Settle(
-                reservation.id, "assumed", None, charged.tokens, charged.usd, reason="no usage reported"
-            )
-        price = self.lane.price
-        usd = (
-            None
-            if price is None
-            else price.of(
-                usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
-            )
-        )
-        actual = Spend(usage.total_tokens, 1, usd)
-        self.gateway.ledger.settle(reservation, "confirmed", actual)
-        return Settle(reservation.id, "confirmed", usage, actual.tokens, usd)
+        settle = settlement(reservation, completion, self.lane.price)
+        self.gateway.ledger.settle(reservation, settle.state, spent(settle))
+        return settle
 
     def _settle_failure(self, reservation: Reservation, error: BackendError, *, keep: bool) -> None:
         reason = type(error).__name__
@@ -343,8 +413,10 @@ class Tries:
             self._settle(reservation, "released", reason=reason)
         else:
             self._settle(reservation, "released", actual=Spend(calls=1), reason=reason)
-        if not keep:
-            return
+        if keep:
+            self._keep_place()
+
+    def _keep_place(self) -> None:
         # The retry keeps its place in the budget while it sleeps, if there still is one.
         accounts = (*self.lane.accounts, *self.call.accounts)
         room, _, _ = self.gateway.ledger.room(self.cost, accounts)
@@ -373,10 +445,3 @@ class Tries:
             self.gateway.ledger.settle(self.held, "released")
             self.held = None
             self.gateway.pump()
-
-
-def _seconds_left(reservation: Reservation) -> float | None:
-    """Seconds until the first of its budgets has passed; None where none counts seconds."""
-    return min(
-        (left for account in reservation.accounts if (left := account.seconds_left) is not None), default=None
-    )

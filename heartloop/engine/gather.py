@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
+from heartloop.engine.strands import spread
 from heartloop.errors import BackendError, BudgetExhausted
 
 __all__ = ["gather_surviving"]
@@ -29,6 +30,7 @@ async def gather_surviving(work: Mapping[K, Coroutine[Any, Any, T]]) -> dict[K, 
         [(key, coroutine)] = work.items()
         return {key: await coroutine}
     tasks = {key: asyncio.ensure_future(coroutine) for key, coroutine in work.items()}
+    spread(tasks.values())
     try:
         outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
     except asyncio.CancelledError:

@@ -115,6 +115,16 @@ class Reservation:
     settled: bool = False
     taken: float = 0.0
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the first of its budgets has passed; None where none counts seconds."""
+        found: float | None = None
+        for account in self.accounts:
+            left = account.seconds_left
+            if left is not None and (found is None or left < found):
+                found = left
+        return found
+
 
 def _minus(a: Spend, b: Spend) -> Spend:
     usd = None if a.usd is None or b.usd is None else max(0.0, a.usd - b.usd)
@@ -180,6 +190,20 @@ class Ledger:
         reservation = Reservation(self._next_id, cost, every)
         self._next_id += 1
         return reservation
+
+    def adopt(self, id: int, cost: Spend, accounts: Sequence[Account]) -> Reservation:
+        """A reservation of an earlier process that is still open. Room is not asked for: that was done."""
+        reservation = Reservation(id, cost, ())
+        for account in (self.run, *accounts):
+            self.join(reservation, account)
+        return reservation
+
+    def join(self, reservation: Reservation, account: Account) -> None:
+        """Hold an open reservation on ``account`` too (a problem that was opened after it), once."""
+        if reservation.settled or any(account is each for each in reservation.accounts):
+            return
+        account.open = account.open + reservation.cost
+        reservation.accounts = (*reservation.accounts, account)
 
     def settle(self, reservation: Reservation, state: Settlement, actual: Spend | None = None) -> Spend:
         """End a reservation; returns what was charged.

@@ -19,6 +19,9 @@ from heartloop.errors import DataError, UsageError
 
 __all__ = ["Price", "default_prices", "load_prices"]
 
+BATCH_SHARE = 0.5
+"""What OpenAI's Batch API takes, as a share of the ordinary price (platform.openai.com/docs/guides/batch)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -28,7 +31,7 @@ class Price:
         prompt, completion: ordinary ones.
         cached_prompt: prompt tokens that the provider had cached; None: as ``prompt``.
         reasoning: reasoning tokens, which are part of the completion's; None: as ``completion``.
-        batch: what a batch costs, as a share of all these (OpenAI: 0.5); None: not known to cost less.
+        batch: what a batch costs, as a share of all these; None: not known (:meth:`for_batch` takes half).
     """
 
     prompt: float
@@ -69,6 +72,16 @@ class Price:
         if batch and self.batch is not None:
             dollars *= self.batch
         return dollars / 1e6
+
+    def for_batch(self) -> Price:
+        """The price of the same tokens by the batch: :attr:`batch` of each; half where that is not known."""
+        share = BATCH_SHARE if self.batch is None else self.batch
+        return Price(
+            self.prompt * share,
+            self.completion * share,
+            None if self.cached_prompt is None else self.cached_prompt * share,
+            None if self.reasoning is None else self.reasoning * share,
+        )
 
     def worst(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:
         """Dollars that so many tokens can cost at most."""

@@ -17,6 +17,7 @@ from heartloop.engine.gateway import Call
 from heartloop.engine.ledger import Account, Room, exhausted
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
 from heartloop.engine.serial import attempt_to_dict, completion_from_dict, request_to_dict
+from heartloop.engine.strands import blocked
 from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError, UsageError
 from heartloop.journal.records import Event, EventKey
 from heartloop.strategies.prompts import Prompts
@@ -201,7 +202,10 @@ class Solving:
             self.exhausted = exhausted(self.account, limit, cost)
             raise self.exhausted
         common = EventKey(SHARED_ARM, key.problem, f"{key.branch}#{mark[:12]}", key.kind, key.ordinal)
-        async with self.engine.shared_lock(common):
+        lock = self.engine.shared_lock(common)
+        with blocked():
+            await lock.acquire()
+        try:
             done = self.engine.shared_done.get(common)
             if done is None:
                 recorded = Recorded(self.engine.journal.events(SHARED_ARM, key.problem))
@@ -211,6 +215,8 @@ class Solving:
                 else:
                     done = await self._call(common, request, picture, mark, role, round, recorded, ())
                 self.engine.shared_done[common] = done
+        finally:
+            lock.release()
         usage = done.usage
         if usage is None:
             self.account.assumed += cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-from heartloop.journal.records import Event, Record, Result, Totals
+from heartloop.journal.records import Event, PendingCall, Record, Result, Totals, Wave
 
 __all__ = ["Journal", "NullJournal"]
 
@@ -56,6 +56,10 @@ class Journal(Protocol):
         """The first free reservation id when the journal was opened; the caller counts on from there."""
         ...
 
+    def pending_waves(self) -> list[tuple[Wave, list[PendingCall]]]:
+        """Waves that had not ended, with those of their calls that are not settled."""
+        ...
+
     def close(self) -> None:
         """Commit what is queued and let go of the file. Calling it twice is harmless.
 
@@ -94,6 +98,9 @@ class NullJournal:
 
     def next_reservation_id(self) -> int:
         return 1
+
+    def pending_waves(self) -> list[tuple[Wave, list[PendingCall]]]:
+        return []
 
     def close(self) -> None:
         return None

@@ -11,7 +11,17 @@ from typing import Any
 from heartloop.errors import JournalCorrupt, JournalError
 from heartloop.journal.check import read_error
 from heartloop.journal.codec import decode_problem, loads
-from heartloop.journal.records import Charge, Event, EventKey, Result, Totals
+from heartloop.journal.records import (
+    Charge,
+    Event,
+    EventKey,
+    PendingCall,
+    Reserve,
+    Result,
+    Totals,
+    Wave,
+    WaveCall,
+)
 from heartloop.types import Problem, Usage
 
 __all__ = ["JournalQueries"]
@@ -202,3 +212,46 @@ class JournalQueries:
             price = None if priced < count else float(usd)
             sums[state] = Charge(tokens, calls, price, Usage(*(part or 0 for part in usage)))
         return Totals(**sums)
+
+    # --- waves -----------------------------------------------------------------------------------
+
+    def pending_waves(self) -> list[tuple[Wave, list[PendingCall]]]:
+        """Waves that have not ended, oldest first, with those of their calls that are not settled."""
+        if not self._has_waves():
+            return []
+        waves = []
+        for id, lane, model, state, ref, data in self._fetch(
+            "SELECT id, lane, model, state, ref, data FROM waves WHERE state <> 'ended' ORDER BY at, id"
+        ):
+            wave = Wave(id, lane, model, state, ref, self._json(data, f"wave {id}"))
+            rows = self._fetch(
+                "SELECT r.id, r.arm, r.problem, r.branch, r.kind, r.ordinal, r.attempt, r.model, r.tokens,"
+                " r.usd, r.prompt_tokens, r.lane, c.fingerprint, c.data FROM wave_calls c"
+                " JOIN reservations r ON r.id = c.reservation LEFT JOIN settlements s ON s.id = r.id"
+                " WHERE c.wave = ? AND s.id IS NULL ORDER BY r.id",
+                (id,),
+            )
+            calls = []
+            for number, *key, attempt, asked, tokens, usd, prompt, of, mark, request in rows:
+                reserve = Reserve(number, EventKey(*key), attempt, asked, tokens, usd, prompt, of)
+                call = WaveCall(number, id, mark, self._json(request, f"the request of reservation {number}"))
+                calls.append(PendingCall(call, reserve))
+            waves.append((wave, calls))
+        return waves
+
+    def waves_out(self) -> list[tuple[str, int]]:
+        """Waves that have not ended: the server's name ("" before it has one), and their open calls."""
+        if not self._has_waves():
+            return []
+        return [
+            (str(ref), int(count))
+            for ref, count in self._fetch(
+                "SELECT w.ref, count(*) FROM waves w JOIN wave_calls c ON c.wave = w.id"
+                " LEFT JOIN settlements s ON s.id = c.reservation"
+                " WHERE w.state <> 'ended' AND s.id IS NULL GROUP BY w.id ORDER BY w.at, w.id"
+            )
+        ]
+
+    def _has_waves(self) -> bool:
+        """Whether the file has the tables: it may be an older one, opened to read."""
+        return bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = 'wave_calls'"))

@@ -2,7 +2,8 @@
 
 An *event* is something a strategy has seen: a completion, a failure, a decision or a verdict, under a key
 that a second run of the same code reaches again. A *reservation* is the worst case of one request, made
-before it leaves; its *settlement* says what it came to. A *result* is what a problem ended with.
+before it leaves; its *settlement* says what it came to. A *result* is what a problem ended with. A *wave*
+is a batch of requests that left together, and may be at the server longer than this process lives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ __all__ = [
     "Charge",
     "Event",
     "EventKey",
+    "PendingCall",
     "Record",
     "Reserve",
     "Result",
@@ -23,10 +25,14 @@ __all__ = [
     "Settle",
     "SettledState",
     "Totals",
+    "Wave",
+    "WaveCall",
+    "WaveState",
 ]
 
 SettledState: TypeAlias = Literal["confirmed", "assumed", "released"]
 ResultStatus: TypeAlias = Literal["done", "budget", "failed"]
+WaveState: TypeAlias = Literal["made", "creating", "sent", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,51 @@ class Result:
     data: dict[str, Any]
 
 
-Record: TypeAlias = Event | Reserve | Settle | Result
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """A batch of requests. A later one of the same id replaces it; with ``"ended"`` its calls are forgotten.
+
+    Attributes:
+        id: HeartLoop's own, told to the server with the batch.
+        lane: as the run calls the model; ``model``: as the backend calls it.
+        state: ``"made"`` (the server can't know of it yet), ``"creating"`` (it may), ``"sent"`` (it does, as
+            ``ref``), ``"ended"``.
+        ref: the server's name for it.
+        data: what the backend wants to find it by; ``made``: Unix time.
+    """
+
+    id: str
+    lane: str
+    model: str
+    state: WaveState
+    ref: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveCall:
+    """One request of a wave. A later one of the same reservation replaces it (moved to another wave).
+
+    Attributes:
+        reservation: id of its reservation, whose key is the call's.
+        data: ``request``, and ``role`` where it is not the generator's: what its completion is recorded with.
+    """
+
+    reservation: int
+    wave: str
+    fingerprint: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call of a wave that has not ended, with its reservation, as read back from a journal."""
+
+    call: WaveCall
+    reserve: Reserve
+
+
+Record: TypeAlias = Event | Reserve | Settle | Result | Wave | WaveCall
 
 
 @dataclass(frozen=True, slots=True)

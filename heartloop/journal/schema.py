@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 __all__ = [
     "APPLICATION_ID",
+    "LATER",
     "MIGRATIONS",
     "SCHEMA_VERSION",
     "TABLES",
@@ -57,12 +58,27 @@ TABLES = {
 }
 """Columns by table; ``docs/journal.md`` says what they mean."""
 
+LATER = (
+    "CREATE TABLE IF NOT EXISTS waves (id TEXT PRIMARY KEY NOT NULL, lane TEXT NOT NULL, model TEXT NOT NULL,"
+    " state TEXT NOT NULL CHECK (state IN ('made', 'creating', 'sent', 'ended')), ref TEXT NOT NULL,"
+    " at REAL NOT NULL, data TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS wave_calls (reservation INTEGER PRIMARY KEY REFERENCES reservations (id),"
+    " wave TEXT NOT NULL, fingerprint TEXT NOT NULL, data TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS wave_calls_by_wave ON wave_calls (wave)",
+    # The requests are in the events by then; a second copy of each would double the file.
+    "CREATE TRIGGER IF NOT EXISTS wave_ended AFTER INSERT ON waves WHEN new.state = 'ended'"
+    " BEGIN DELETE FROM wave_calls WHERE wave = new.id; END",
+)
+"""What journals of version 1 got later, made on opening to write where it is missing. Readers do without."""
+
 
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make an empty database a journal of this version. The caller owns the transaction."""
     for name, columns in TABLES.items():
         connection.execute(f"CREATE TABLE {name} ({columns})")
     connection.execute("CREATE INDEX reservations_by_problem ON reservations (arm, problem)")
+    for statement in LATER:
+        connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

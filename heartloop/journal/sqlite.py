@@ -18,7 +18,7 @@ from heartloop.journal.codec import dumps, encode_problem
 from heartloop.journal.lock import WriterLock
 from heartloop.journal.queries import JournalQueries
 from heartloop.journal.records import Event, Record, Result
-from heartloop.journal.schema import SCHEMA_VERSION, create_schema, migrate, missing_columns
+from heartloop.journal.schema import LATER, SCHEMA_VERSION, create_schema, migrate, missing_columns
 from heartloop.journal.writer import Writer
 from heartloop.types import Problem
 
@@ -98,6 +98,8 @@ class SqliteJournal(JournalQueries):
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA foreign_keys = 1")
+        for statement in LATER:
+            connection.execute(statement)
 
     @classmethod
     def create(
@@ -219,14 +221,18 @@ class SqliteJournal(JournalQueries):
         return self._first_id
 
     def close_open_reservations(self) -> int:
-        """Charge in full, as assumed, what earlier processes had sent when they ended. Their number."""
+        """Charge in full, as assumed, what earlier processes had sent when they ended. Their number.
+
+        Calls in waves that have not ended stay open: their answers are still to come.
+        """
         first, now = self._first_id, time.time()
 
         def work(connection: sqlite3.Connection) -> int:
             return connection.execute(
                 "INSERT INTO settlements (id, state, tokens, calls, usd, reason, at)"
                 " SELECT r.id, 'assumed', r.tokens, 1, r.usd, ?, ? FROM reservations r"
-                " WHERE r.id < ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.id = r.id)",
+                " WHERE r.id < ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.id = r.id)"
+                " AND NOT EXISTS (SELECT 1 FROM wave_calls c WHERE c.reservation = r.id)",
                 (DIED, now, first),
             ).rowcount
 

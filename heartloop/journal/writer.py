@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from heartloop.errors import JournalError, JournalWriteError
 from heartloop.journal.check import write_error
 from heartloop.journal.codec import dumps
-from heartloop.journal.records import Event, Record, Reserve, Settle
+from heartloop.journal.records import Event, Record, Reserve, Settle, Wave, WaveCall
 
 __all__ = ["Writer"]
 
@@ -38,6 +38,7 @@ BEAT = 1.0
 
 _EVENT, _FAILURE = "INSERT INTO events", "REPLACE INTO events"
 _RESERVE, _SETTLE, _RESULT = "INSERT INTO reservations", "REPLACE INTO settlements", "REPLACE INTO results"
+_WAVE, _WAVE_CALL = "REPLACE INTO waves", "REPLACE INTO wave_calls"
 _COLUMNS = {
     _EVENT: "arm, problem, branch, kind, ordinal, fingerprint, at, data",
     # The same failure again, after it was tried again: it moves to the end of the order.
@@ -48,6 +49,8 @@ _COLUMNS = {
         " reason, at"
     ),
     _RESULT: "arm, problem, status, at, data",
+    _WAVE: "id, lane, model, state, ref, at, data",
+    _WAVE_CALL: "reservation, wave, fingerprint, data",
 }
 
 
@@ -80,6 +83,11 @@ def _row(record: Record, now: float) -> Row:
         return _SETTLE, (
             record.id, record.state, record.tokens, record.calls, record.usd, *parts, record.reason, now,
         )  # fmt: skip
+    if isinstance(record, Wave):
+        w = record
+        return _WAVE, (w.id, w.lane, w.model, w.state, w.ref, now, dumps(w.data))
+    if isinstance(record, WaveCall):
+        return _WAVE_CALL, (record.reservation, record.wave, record.fingerprint, dumps(record.data))
     return _RESULT, (record.arm, record.problem, record.status, now, dumps(record.data))
 
 
@@ -285,7 +293,9 @@ class Writer:
     def _store(self, rows: list[Row]) -> None:
         # By table, reservations before settlements; within a table in the order of writing. All of it
         # is one transaction, so only the events' order among themselves can be seen from outside.
-        tables: dict[str, list[Row]] = {"reservations": [], "settlements": [], "events": [], "results": []}
+        # A wave comes before its calls: one that ends takes the rest of its own along, not those that moved.
+        names = ("reservations", "settlements", "waves", "wave_calls", "events", "results")
+        tables: dict[str, list[Row]] = {name: [] for name in names}
         for row in rows:
             tables[row[0].rpartition(" ")[2]].append(row)
         for table in tables.values():

@@ -51,6 +51,10 @@ class ModelConfig:
     budget: Budget = Budget()
     slots: int | None = None
     logprobs: int | None = None
+    batch: bool = False
+    wave_size: int | None = None
+    wave_seconds: float = 300.0
+    batch_command: str | None = None
 
     def model(self) -> Model:
         sampling = Sampling(
@@ -63,6 +67,10 @@ class ModelConfig:
         options: dict[str, Any] = {}
         if self.slots is not None:
             options["slots"] = self.slots
+        if self.batch_command is not None:
+            if not self.name.startswith("vllm-batch/"):
+                raise UsageError(f"a batch command is for vllm-batch/MODEL; {self.name!r} runs none")
+            options["command"] = self.batch_command
         return Model(
             name=self.name,
             base_url=self.base_url,
@@ -78,6 +86,9 @@ class ModelConfig:
             prices=self.prices,
             budget=self.budget,
             context_tokens=self.context_tokens,
+            batch=self.batch,
+            wave_size=self.wave_size,
+            wave_seconds=self.wave_seconds,
             options=options,
         )
 

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from heartloop.engine.waves import WavesOut
 from heartloop.runs.run import Live, Run
 from heartloop.runs.summary import Summary
 
@@ -47,6 +48,8 @@ def _signals(run: Run, console: Console) -> Iterator[None]:
         seen += 1
         if seen == 1:
             console.print("Draining: waiting for the calls in flight. Press Ctrl-C again to cancel them.")
+            if run.refresh().waves.calls:
+                console.print("Batches are not waited for: they go on, and resuming picks up their results.")
             run.drain()
         else:
             console.print("Cancelling the calls in flight.")
@@ -69,6 +72,8 @@ def _signals(run: Run, console: Console) -> Iterator[None]:
 def _figures(live: Live) -> str:
     parts = ["draining"] if live.draining else []
     parts.append(f"{live.calls:,} calls ({live.in_flight} in flight)")
+    if live.waves != WavesOut():
+        parts.append(_waves(live.waves))
     parts.append(f"{live.tokens:,} tokens")
     if live.usd:
         parts.append(f"${live.usd:,.4f}")
@@ -77,6 +82,11 @@ def _figures(live: Live) -> str:
     if live.failed:
         parts.append(f"{live.failed} failed")
     return ", ".join(parts)
+
+
+def _waves(out: WavesOut) -> str:
+    text = f"{out.calls:,} in {out.waves} {'batch' if out.waves == 1 else 'batches'} ({out.done:,} run)"
+    return text + (f", {out.collected:,} waiting for one" if out.collected else "")
 
 
 class _Clock:

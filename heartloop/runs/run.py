@@ -1,7 +1,8 @@
 """A run: many problems, one or more arms, one folder with everything in it.
 
 The folder holds ``journal.sqlite`` (problems, settings, events, charges, results) and, once a process has
-ended in good order, ``summary.json``. Nothing else is needed to resume, not even the data file.
+ended in good order, ``summary.json``; and ``waves`` with the files of ``vllm run-batch``, where that is
+asked. Nothing else is needed to resume, not even the data file.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import orjson
 
 from heartloop.engine.engine import Engine
 from heartloop.engine.events import LoopEvent, ProblemSolved
+from heartloop.engine.models import Model
 from heartloop.engine.results import outcome_of
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import active_problems, scheduler_from_name
 from heartloop.engine.solving import Arm
+from heartloop.engine.waves import WavesOut
 from heartloop.errors import JournalError, UsageError
 from heartloop.journal.sqlite import SqliteJournal
-from heartloop.runs.config import RunConfig
+from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget, Problem, Solution, StopReason
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 JOURNAL_NAME = "journal.sqlite"
 SUMMARY_NAME = "summary.json"
+WAVES_NAME = "waves"
 
 
 def journal_in(folder: str | Path) -> Path:
@@ -69,6 +73,7 @@ class Live:
     tokens: int = 0
     usd: float | None = 0.0
     in_flight: int = 0
+    waves: WavesOut = WavesOut()
     draining: bool = False
     by_arm: dict[str, list[int]] = field(default_factory=dict)
 
@@ -179,7 +184,7 @@ class Run:
         arms = [arm.arm(prompts, config.models) for arm in config.arms]
         self.journal.close_open_reservations()
         engine = self._engine = Engine(
-            {role: model.model() for role, model in config.models.items()},
+            {role: self._model(model) for role, model in config.models.items()},
             journal=self.journal,
             budget=config.budget,
             problem_budget=config.problem_budget,
@@ -210,8 +215,11 @@ class Run:
                     return
 
         try:
+            engine.gateway.start_waves()
             self._workers = {asyncio.create_task(work()) for _ in range(active)}
             await asyncio.wait(self._workers)
+            if not (self.interrupted or failure or engine.ended_by):
+                await engine.gateway.collect_waves()
         finally:
             self._cancel_workers()
             if self._workers:
@@ -227,6 +235,12 @@ class Run:
         if engine.ended_by is not None:
             raise engine.ended_by
         return summary
+
+    def _model(self, config: ModelConfig) -> Model:
+        model = config.model()
+        if not model.spec.startswith("vllm-batch/"):
+            return model
+        return replace(model, options={"folder": self.folder / WAVES_NAME, **model.options})
 
     def set_budget(self, budget: Budget) -> None:
         """Raise or lower the run's limits, now or while it works; kept for resuming. Call from the loop.
@@ -306,6 +320,7 @@ class Run:
             charged = engine.ledger.run.charged
             live.calls, live.tokens, live.usd = charged.calls, charged.tokens, charged.usd
             live.in_flight = engine.gateway.in_flight
+            live.waves = engine.gateway.waves_out()
         return live
 
     def summary(self) -> Summary:

@@ -66,6 +66,8 @@ class Summary:
         failures: (arm, problem, what failed).
         budget_ended: how a limit of the run (not of a problem) ended a problem early, in words, if one did.
         error: what ended the whole run early, in words.
+        batches: those at the server whose results are still to come: its name for each ("" where it may not
+            have it yet) and the calls in it, which are reserved and not yet in any figure.
     """
 
     problems: int
@@ -78,6 +80,7 @@ class Summary:
     budget_ended: str | None
     interrupted: bool
     error: str | None = None
+    batches: tuple[tuple[str, int], ...] = ()
 
     @property
     def pending(self) -> int:
@@ -126,6 +129,7 @@ class Summary:
             "budget_ended": self.budget_ended,
             "interrupted": self.interrupted,
             "error": self.error,
+            "batches": [{"batch": ref, "calls": calls} for ref, calls in self.batches],
             "arms": [_arm_to_dict(arm) for arm in self.arms],
         }
 
@@ -194,6 +198,7 @@ def summarise(
         budget_ended=budget_ended,
         interrupted=interrupted,
         error=error,
+        batches=tuple(journal.waves_out()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -14,15 +15,19 @@ import pytest
 
 from heartloop.backends import (
     Backend,
+    BatchBackend,
     DspyBackend,
     LlamaCppBackend,
     OpenAIBackend,
     ReplicaSet,
     ScriptedBackend,
     VllmBackend,
+    VllmRunBatch,
 )
 from heartloop.errors import BadRequest, UsageError
 from heartloop.types import FinishReason, Message, Request, Sampling
+from tests.support import fake_run_batch
+from tests.support.batch_server import BatchServer
 from tests.support.fault_server import FaultServer
 
 REAL_MODEL = os.environ.get("HEARTLOOP_VLLM_MODEL", "smollm2-135m")
@@ -49,10 +54,17 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def batches() -> Iterator[BatchServer]:
+    with BatchServer(seconds=0.002) as running:
+        yield running
+
+
 @pytest.fixture(
     params=[
         *("scripted", "openai", "vllm", "replicas", "llamacpp"),
         *("dspy", "dspy through litellm"),
+        *("batch", "vllm run-batch"),
         *(
             pytest.param(f"{kind}, at a real {server}", marks=pytest.mark.real)
             for server, kinds in REAL_ONES.items()
@@ -81,6 +93,13 @@ def make(request: pytest.FixtureRequest) -> Make:
     if request.param == "replicas":
         url = request.getfixturevalue("server").base_url
         return lambda: ReplicaSet([VllmBackend("test-model", base_url=url) for _ in range(2)])
+    if request.param == "batch":
+        url = request.getfixturevalue("batches").base_url
+        return lambda: BatchBackend("test-model", base_url=url, poll_seconds=(0.005, 0.02))
+    if request.param == "vllm run-batch":
+        command = f"{sys.executable} {fake_run_batch.__file__} -i {{input}} -o {{output}} --model {{model}}"
+        folder = request.getfixturevalue("tmp_path")
+        return lambda: VllmRunBatch("test-model", command=command, folder=folder, poll_seconds=(0.01, 0.05))
     if request.param.startswith("dspy"):
         url = request.getfixturevalue("server").base_url
         return dspy_at(url, "test-model", "litellm" if "litellm" in request.param else "lm15")

@@ -1,0 +1,52 @@
+"""What became of a call, as the records that the journal keeps of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heartloop.engine.ledger import Reservation
+from heartloop.engine.prices import Price
+from heartloop.engine.serial import completion_to_dict, request_to_dict
+from heartloop.journal.records import Event, EventKey, Settle
+from heartloop.types import Completion, Request, Spend
+
+__all__ = ["answered", "settlement", "spent"]
+
+
+def answered(
+    key: EventKey,
+    fingerprint: str,
+    request: Request,
+    role: str,
+    completion: Completion,
+    picture: dict[str, Any] | None = None,
+) -> Event:
+    """The event that a replay finds in place of the call; ``picture`` is how it is kept, if known."""
+    data: dict[str, Any] = {
+        "request": picture or request_to_dict(request),
+        "completion": completion_to_dict(completion),
+    }
+    if role != "generator":
+        data["role"] = role
+    return Event(key, fingerprint, data)
+
+
+def settlement(reservation: Reservation, completion: Completion, price: Price | None) -> Settle:
+    """What an answered call costs: confirmed at its usage, or assumed where the backend gave none."""
+    usage = completion.usage
+    if usage is None:
+        cost = reservation.cost
+        return Settle(reservation.id, "assumed", None, cost.tokens, cost.usd, reason="no usage reported")
+    usd = (
+        None
+        if price is None
+        else price.of(
+            usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+        )
+    )
+    return Settle(reservation.id, "confirmed", usage, usage.total_tokens, usd)
+
+
+def spent(settle: Settle) -> Spend:
+    """What a settlement charges, for the ledger."""
+    return Spend(settle.tokens, settle.calls, settle.usd)

@@ -1,0 +1,396 @@
+"""One wave's way to the server and back, with what a kill -9 can cut in two.
+
+Order of commits:
+
+1. reservations, wave ``made``, calls: nothing has left; resume sends it;
+2. wave ``creating``, with what it can be found by: the server may have it; resume looks for it there, and
+   sends it only if it is not;
+3. wave ``sent``, with the server's name for it: resume asks after it;
+4. for each answer its event and its settlement, in one transaction;
+5. wave ``ended``.
+
+Whoever is killed in between finds the wave in the journal, its unsettled calls as open reservations, and
+goes on from there. Looking after a wave never gives up: what is at the server is paid for, and servers
+come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from heartloop.backends.waves import Outcome, WaveLine, WaveLook
+from heartloop.confidence import summed_up
+from heartloop.engine.ledger import Reservation, Settlement
+from heartloop.engine.outcomes import answered, settlement, spent
+from heartloop.engine.serial import request_to_dict
+from heartloop.errors import (
+    BackendError,
+    BackendUnreachable,
+    BadRequest,
+    BadResponse,
+    BatchEnded,
+    ConnectionFailed,
+    HeartLoopError,
+    QuotaExceeded,
+    RetryableError,
+)
+from heartloop.journal.records import Record, Reserve, Settle, Wave, WaveCall, WaveState
+from heartloop.types import Completion, Spend
+
+if TYPE_CHECKING:
+    from heartloop.engine.waves import Waves
+
+__all__ = ["Member", "WaveFlight"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHUNK = 512
+"""Answers in one transaction."""
+LOOKUPS = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each look for a wave that may be at the server: it may not be listed at once."""
+LONGEST_WAIT = 60.0
+"""Seconds between two tries to reach a server that has the wave."""
+FIRST_AGAIN, LAST_AGAIN = 30.0, 600.0
+"""Seconds until a wave that was too much is tried again."""
+MOST_REFUSALS = 8
+"""How often a wave that the server would not begin with is sent again without the lines it did not like."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One call of a wave.
+
+    Attributes:
+        answer: its completion, or the error that it ended with.
+        waiters: how many wait for that.
+        sent: it is no longer being collected.
+        number: of its line in the wave, from 0.
+    """
+
+    fingerprint: str
+    role: str
+    reservation: Reservation
+    reserve: Reserve
+    line: WaveLine
+    answer: asyncio.Future[Completion | BaseException]
+    waiters: int = 0
+    sent: bool = False
+    number: int = 0
+
+    def fail_for_now(self, error: Exception) -> None:
+        """Tell who waits that there is no answer yet and why; it may still come."""
+        told, self.answer = self.answer, self.answer.get_loop().create_future()
+        told.set_result(error)
+
+
+class WaveFlight:
+    """One wave, from its record to its end.
+
+    Attributes:
+        members: calls without an outcome so far, by the line's id.
+        ref: the server's name for it, "" before it has one.
+        there: set when the server has it, or will not get it.
+        ended: there is nothing more to do for it.
+        done: calls that the server has run, as last known.
+    """
+
+    def __init__(
+        self,
+        waves: Waves,
+        id: str,
+        members: Sequence[Member],
+        *,
+        recorded: Wave | None = None,
+        refusals: int = 0,
+        wait: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            recorded: it is in the journal already (with ``members``), as that.
+            refusals: how many waves its calls were in that the server would not take.
+            wait: seconds until it is sent, or until another wave has ended.
+        """
+        self.id = id
+        self.members = {member.line.id: member for member in members}
+        self.ref = "" if recorded is None else recorded.ref
+        self.ended = False
+        self.done = 0
+        self._waves = waves
+        self._state: WaveState | None = None if recorded is None else recorded.state
+        self._data: dict[str, Any] = {"made": time.time()} if recorded is None else dict(recorded.data)
+        self._refusals = refusals
+        self._wait = wait
+        self._began = time.monotonic()
+        self.there = asyncio.Event()
+        if recorded is None:
+            for number, member in enumerate(members):
+                member.number = number
+
+    # --- the way --------------------------------------------------------------------------------------------
+
+    async def fly(self) -> None:
+        """All of it; what goes wrong for good is told to whoever waits."""
+        try:
+            if self._state is None:
+                await self._record()
+            if not (self._state == "sent" or await self._send()):
+                return
+            look = await self._follow()
+            await self._land(look)
+        except Exception as error:
+            if not isinstance(error, HeartLoopError):
+                logger.exception("the batch %s broke", self.ref or self.id)
+            # Its record stays: who asks for one of its calls later, here or in another process, may get it.
+            for member in self.members.values():
+                member.fail_for_now(error)
+        finally:
+            self.there.set()
+
+    async def collect_if_ended(self) -> None:
+        """Look once, and land if it has ended."""
+        if self._state == "sent":
+            look = await self._waves.backend.look(self.ref)
+            if look.ended:
+                await self._land(look)
+
+    async def _record(self) -> None:
+        reserves = [member.reserve for member in self.members.values()]
+        try:
+            await self._waves.journal.write(*reserves, *self.records())
+        except BaseException:
+            for member in self.members.values():
+                self._waves.ledger.settle(member.reservation, "released")
+            raise
+        self._state = "made"
+
+    async def _send(self) -> bool:
+        """Have it at the server. False where the server would not have it, and everybody was told."""
+        backend, tries = self._waves.backend, 0
+        if self._wait:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait):
+                    await self._waves.ended.wait()
+        lines = [member.line for member in sorted(self.members.values(), key=lambda member: member.number)]
+        while True:
+            if self._state == "creating":
+                found = await self._persevere(self._find, "look for")
+                if found is not None:
+                    self.ref = found
+                    break
+            try:
+                self.ref = await backend.submit(self.id, lines, self._note)
+                break
+            except RetryableError as error:
+                tries += 1
+                if self._state == "creating":
+                    logger.warning("batch %s: %s; looking whether the server has it", self.id, error)
+                elif tries >= self._waves.retry.attempts:
+                    await self._none_begun(error, tries)
+                    return False
+                await asyncio.sleep(self._waves.retry.wait(tries, error))
+            except BackendError as error:
+                await self._none_begun(error, tries)
+                return False
+        self._waves.lane.reached = True
+        await self._waves.journal.write(self._wave("sent"))
+        self._state = "sent"
+        self.there.set()
+        logger.info("a wave of %d calls is at the server as %s", len(self.members), self.ref)
+        return True
+
+    async def _note(self, data: Mapping[str, Any]) -> None:
+        self._data |= data
+        await self._waves.journal.write(self._wave("creating"))
+        self._state = "creating"
+
+    async def _find(self) -> str | None:
+        for seconds in LOOKUPS:
+            await asyncio.sleep(seconds)
+            if (found := await self._waves.backend.find(self.id, self._data)) is not None:
+                return found
+        return None
+
+    async def _follow(self) -> WaveLook:
+        """Ask after it until it has ended."""
+        shortest, longest = self._waves.backend.poll_seconds
+        while True:
+            look = await self._persevere(lambda: self._waves.backend.look(self.ref), "ask after")
+            self.done = look.done
+            if look.ended:
+                return look
+            age = time.monotonic() - self._began
+            await asyncio.sleep(min(longest, max(shortest, age / 10)))
+
+    async def _persevere(self, work: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
+        failures = 0
+        while True:
+            try:
+                return await work()
+            except RetryableError as error:
+                failures += 1
+                if failures in (3, 10) or failures % 60 == 0:
+                    logger.warning(
+                        "can't %s the batch %s: %s; trying again", what, self.ref or self.id, error
+                    )
+                await asyncio.sleep(min(LONGEST_WAIT, self._waves.retry.wait(failures, error)))
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    async def _land(self, look: WaveLook) -> None:
+        if look.refused is not None or look.refused_lines:
+            await self._refused(look)
+            return
+        await self._persevere(self._take_results, "get the results of")
+        self._waves.room()
+        name = self.ref
+        left: Outcome = (
+            BatchEnded(f"the batch {name} ended before it came to this request")
+            if look.cut
+            else BadResponse(f"the batch {name} has no result for this request")
+        )
+        await self._deliver(dict.fromkeys(self.members.values(), left))
+        await self._end()
+
+    async def _take_results(self) -> None:
+        chunk: dict[Member, Outcome] = {}
+        async for id, outcome in self._waves.backend.results(self.ref):
+            member = self.members.get(id)
+            if member is None or member in chunk:
+                continue  # settled earlier, or said twice
+            chunk[member] = outcome
+            if len(chunk) >= CHUNK:
+                await self._deliver(chunk)
+                chunk = {}
+        await self._deliver(chunk)
+
+    async def _deliver(
+        self, outcomes: Mapping[Member, Outcome], *, calls: int = 1, more: Sequence[Record] = ()
+    ) -> None:
+        """Record and charge outcomes, then tell who waits. A failure that is not billed costs ``calls``."""
+        records: list[Record] = list(more)
+        settles: dict[Member, Settle] = {}
+        told: dict[Member, Completion | BaseException] = {}
+        seconds = time.time() - float(self._data.get("made", time.time()))
+        for member, outcome in outcomes.items():
+            if isinstance(outcome, Completion):
+                answer = summed_up(outcome, member.line.request.sampling)
+                answer = replace(answer, seconds=max(0.0, seconds))
+                told[member], settle = answer, settlement(member.reservation, answer, self._waves.lane.price)
+                key, request = member.reserve.key, member.line.request
+                records.append(answered(key, member.fingerprint, request, member.role, answer))
+            else:
+                told[member], settle = outcome, _failed(member.reservation, outcome, calls)
+            settles[member] = settle
+            records.append(settle)
+        if records:
+            await self._waves.journal.write(*records)
+        # The ledger is told last: an account that is opened meanwhile may count a call twice, but never not.
+        for member, settle in settles.items():
+            self._waves.ledger.settle(member.reservation, settle.state, spent(settle))
+            self.members.pop(member.line.id, None)
+        self._tell(told)
+        self._waves.lane.on_change()
+
+    def _tell(self, told: Mapping[Member, Completion | BaseException]) -> None:
+        for member, outcome in told.items():
+            if not member.answer.done():
+                member.answer.set_result(outcome)
+            if not member.waiters and not isinstance(outcome, Completion):
+                self._waves.drop(member)  # nobody came for it: who does later asks again
+
+    async def _none_begun(self, error: BackendError, tries: int) -> None:
+        """The server would not take it: every call has failed, and none was billed."""
+        if isinstance(error, ConnectionFailed) and not self._waves.lane.reached:
+            error = BackendUnreachable(f"{error} (tried {tries} times)")
+        ended = dict.fromkeys(self.members.values(), error)
+        await self._deliver(ended, calls=0, more=[self._wave("ended")])
+        self.ended, self._state = True, "ended"
+
+    async def _refused(self, look: WaveLook) -> None:
+        """The server would not begin with it: take out what it would not have, and send the rest anew."""
+        numbered = {member.number: member for member in self.members.values()}
+        bad: dict[Member, Outcome] = {
+            numbered[number]: error for number, error in look.refused_lines.items() if number in numbered
+        }
+        self._refusals += 1
+        failure = None if look.too_much else look.refused
+        failure = failure or next((error for error in look.refused_lines.values() if error.ends_run), None)
+        if failure is None and not look.too_much and (not bad or self._refusals >= MOST_REFUSALS):
+            failure = next(iter(look.refused_lines.values()), BadRequest(f"the batch {self.ref} was refused"))
+        size, wait = len(self.members), 0.0
+        if look.too_much:
+            alone = not any(flight.ref and not flight.ended for flight in self._waves.flights - {self})
+            if alone and size == 1 and self._refusals >= MOST_REFUSALS:
+                failure = QuotaExceeded(f"{look.refused} (and it was a batch of one)")
+            if alone:
+                size = self._waves.most = max(1, size // 2)
+            wait = min(LAST_AGAIN, FIRST_AGAIN * 2 ** (self._refusals - 1))
+            logger.warning(
+                "the batch %s was refused (%s); %d calls at a time, later", self.ref, look.refused, size
+            )
+        if failure is not None:
+            bad = {member: bad.get(member, failure) for member in self.members.values()}
+        await self._deliver(bad, calls=0)
+        await self._move(size, wait)
+
+    async def _move(self, size: int, wait: float) -> None:
+        """End, and send what is left as waves of at most ``size`` calls, after ``wait`` seconds."""
+        rest = list(self.members.values())
+        flights = [
+            WaveFlight(
+                self._waves,
+                uuid.uuid4().hex,
+                rest[start : start + size],
+                refusals=self._refusals,
+                wait=wait,
+            )
+            for start in range(0, len(rest), size)
+        ]
+        # In one transaction: the end of a wave takes along the calls that are still in it.
+        await self._waves.journal.write(
+            self._wave("ended"), *(record for flight in flights for record in flight.records())
+        )
+        self.ended, self._state, self.members = True, "ended", {}
+        for flight in flights:
+            flight._state = "made"
+            self._waves.begin(flight)
+
+    async def _end(self) -> None:
+        await self._waves.journal.write(self._wave("ended"))
+        self.ended, self._state = True, "ended"
+
+    # --- records --------------------------------------------------------------------------------------------
+
+    def _wave(self, state: WaveState) -> Wave:
+        lane = self._waves.lane
+        return Wave(self.id, lane.name, lane.backend.name, state, self.ref, self._data)
+
+    def records(self) -> list[Record]:
+        """Its first record and those of its calls."""
+        records: list[Record] = [self._wave("made")]
+        for member in self.members.values():
+            data: dict[str, Any] = {"line": member.number, "request": request_to_dict(member.line.request)}
+            if member.role != "generator":
+                data["role"] = member.role
+            records.append(WaveCall(member.reservation.id, self.id, member.fingerprint, data))
+        return records
+
+
+def _failed(reservation: Reservation, error: BackendError, calls: int) -> Settle:
+    """What a failed call costs: all of it where it may have been billed, else ``calls`` calls."""
+    reason = type(error).__name__
+    state: Settlement = "assumed" if error.may_have_been_billed else "released"
+    if state == "assumed":
+        cost = reservation.cost
+        return Settle(reservation.id, state, None, cost.tokens, cost.usd, reason)
+    nothing = Spend(calls=calls)
+    return Settle(reservation.id, state, None, nothing.tokens, nothing.usd, reason, nothing.calls)
