@@ -21,7 +21,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,8 +58,6 @@ LOOKUPS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each look for a wave that may be at the server: it may not be listed at once."""
 LONGEST_WAIT = 60.0
 """Seconds between two tries to reach a server that has the wave."""
-FIRST_AGAIN, LAST_AGAIN = 30.0, 600.0
-"""Seconds until a wave that was too much is tried again."""
 MOST_REFUSALS = 8
 """How often a wave that the server would not begin with is sent again without the lines it did not like."""
 
@@ -98,7 +95,7 @@ class WaveFlight:
     Attributes:
         members: calls without an outcome so far, by the line's id.
         ref: the server's name for it, "" before it has one.
-        there: set when the server has it, or will not get it.
+        there: not set while it is on its way to the server.
         ended: there is nothing more to do for it.
         done: calls that the server has run, as last known.
     """
@@ -117,7 +114,7 @@ class WaveFlight:
         Args:
             recorded: it is in the journal already (with ``members``), as that.
             refusals: how many waves its calls were in that the server would not take.
-            wait: seconds until it is sent, or until another wave has ended.
+            wait: seconds until it is sent.
         """
         self.id = id
         self.members = {member.line.id: member for member in members}
@@ -131,6 +128,7 @@ class WaveFlight:
         self._wait = wait
         self._began = time.monotonic()
         self.there = asyncio.Event()
+        self.there.set()
         if recorded is None:
             for number, member in enumerate(members):
                 member.number = number
@@ -142,18 +140,29 @@ class WaveFlight:
         try:
             if self._state is None:
                 await self._record()
-            if not (self._state == "sent" or await self._send()):
-                return
-            look = await self._follow()
-            await self._land(look)
+            if self._state == "sent":
+                await self._land(await self._follow())
+            elif self._waves.crowded:
+                async with self._waves.turn:
+                    await self._go()
+            else:
+                await self._go()
         except Exception as error:
             if not isinstance(error, HeartLoopError):
                 logger.exception("the batch %s broke", self.ref or self.id)
             # Its record stays: who asks for one of its calls later, here or in another process, may get it.
             for member in self.members.values():
                 member.fail_for_now(error)
-        finally:
-            self.there.set()
+
+    async def _go(self) -> None:
+        """To the server and back; where the run is about to end, a later process does that."""
+        await asyncio.sleep(self._wait)
+        if self._waves.stopped:
+            return
+        if self._waves.crowded and len(self.members) > self._waves.most:
+            await self._move(self._waves.most, 0.0)
+        elif await self._send():
+            await self._land(await self._follow())
 
     async def collect_if_ended(self) -> None:
         """Look once, and land if it has ended."""
@@ -174,11 +183,14 @@ class WaveFlight:
 
     async def _send(self) -> bool:
         """Have it at the server. False where the server would not have it, and everybody was told."""
+        self.there.clear()
+        try:
+            return await self._submit()
+        finally:
+            self.there.set()
+
+    async def _submit(self) -> bool:
         backend, tries = self._waves.backend, 0
-        if self._wait:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._wait):
-                    await self._waves.ended.wait()
         lines = [member.line for member in sorted(self.members.values(), key=lambda member: member.number)]
         while True:
             if self._state == "creating":
@@ -203,7 +215,6 @@ class WaveFlight:
         self._waves.lane.reached = True
         await self._waves.journal.write(self._wave("sent"))
         self._state = "sent"
-        self.there.set()
         logger.info("a wave of %d calls is at the server as %s", len(self.members), self.ref)
         return True
 
@@ -250,7 +261,7 @@ class WaveFlight:
             await self._refused(look)
             return
         await self._persevere(self._take_results, "get the results of")
-        self._waves.room()
+        self._waves.took(self)
         name = self.ref
         left: Outcome = (
             BatchEnded(f"the batch {name} ended before it came to this request")
@@ -328,19 +339,14 @@ class WaveFlight:
             failure = next(iter(look.refused_lines.values()), BadRequest(f"the batch {self.ref} was refused"))
         size, wait = len(self.members), 0.0
         if look.too_much:
-            alone = not any(flight.ref and not flight.ended for flight in self._waves.flights - {self})
-            if alone and size == 1 and self._refusals >= MOST_REFUSALS:
-                failure = QuotaExceeded(f"{look.refused} (and it was a batch of one)")
-            if alone:
-                size = self._waves.most = max(1, size // 2)
-            wait = min(LAST_AGAIN, FIRST_AGAIN * 2 ** (self._refusals - 1))
-            logger.warning(
-                "the batch %s was refused (%s); %d calls at a time, later", self.ref, look.refused, size
-            )
+            size, wait = self._waves.too_much(self, self._refusals)
+            if not size:
+                failure = QuotaExceeded(f"{look.refused} (again and again, and it was a batch of one)")
+            logger.warning("batch %s refused (%s): by %d, in %g s", self.ref, look.refused, size, wait)
         if failure is not None:
             bad = {member: bad.get(member, failure) for member in self.members.values()}
         await self._deliver(bad, calls=0)
-        await self._move(size, wait)
+        await self._move(max(1, size), wait)
 
     async def _move(self, size: int, wait: float) -> None:
         """End, and send what is left as waves of at most ``size`` calls, after ``wait`` seconds."""

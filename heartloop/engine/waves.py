@@ -44,6 +44,10 @@ logger = logging.getLogger(__name__)
 
 SETTLE_DOWN_SECONDS = 30.0
 """How long a run that is told to end waits for a wave on its way to the server."""
+FIRST_AGAIN, LAST_AGAIN = 30.0, 600.0
+"""Seconds until a wave that was too much is tried again: the first time, and later at most."""
+MOST_WAITS = 150
+"""How often a single call is tried that is too much by itself: a day, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +86,17 @@ class Waves:
         self.journal = journal
         self.retry = retry
         self.activity: Activity | None = None
-        self.most = min(backend.wave_calls, lane.wave_size or backend.wave_calls)
+        self.most = self.largest = min(backend.wave_calls, lane.wave_size or backend.wave_calls)
         self.flights: set[WaveFlight] = set()
-        self.ended = asyncio.Event()
+        self.crowded = False
+        self.turn = asyncio.Lock()
         self._collected: list[Member] = []
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._sent: dict[EventKey, Member] = {}
         self._of_problem: dict[tuple[str, str], set[EventKey]] = {}
         self._tasks: dict[WaveFlight, asyncio.Task[None]] = {}
-        self._stopped = False
+        self.stopped = False
 
     # --- calls ----------------------------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class Waves:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._collected or self._stopped:
+        if not self._collected or self.stopped:
             return
         members, self._collected, self._bytes = self._collected, [], 0
         for member in members:
@@ -223,10 +228,27 @@ class Waves:
             self.flights.discard(flight)
         self.lane.on_change()
 
-    def room(self) -> None:
-        """A wave has been run: the server may take more."""
-        self.ended.set()
-        self.ended = asyncio.Event()
+    # --- servers that have no room --------------------------------------------------------------------------
+
+    def too_much(self, flight: WaveFlight, refusals: int) -> tuple[int, float]:
+        """The server refused a wave for its size: how large its parts should be, and after how long.
+
+        From now on waves go one after the other. One that was alone there is halved. The size is 0
+        where nothing is left to try: a single call, for the :data:`MOST_WAITS`-th time.
+        """
+        self.crowded = True
+        size = len(flight.members)
+        alone = not any(other.ref and not other.ended for other in self.flights - {flight})
+        if alone:
+            if size == 1 and refusals >= MOST_WAITS:
+                return 0, 0.0
+            size = self.most = max(1, size // 2)
+        return size, min(LAST_AGAIN, FIRST_AGAIN * 2.0 ** min(refusals - 1, 30))
+
+    def took(self, flight: WaveFlight) -> None:
+        """The server has run a wave: where room is short, it may take larger ones again."""
+        if self.crowded:
+            self.most = min(self.largest, 2 * self.most)
 
     # --- waves of earlier processes -------------------------------------------------------------------------
 
@@ -253,7 +275,7 @@ class Waves:
     def start(self) -> None:
         """Go on with adopted waves that nobody looks after yet."""
         for flight in list(self.flights):
-            if flight not in self._tasks and not flight.ended and not self._stopped:
+            if flight not in self._tasks and not flight.ended and not self.stopped:
                 self.begin(flight)
 
     def attach(self, arm: str, problem: str, account: Account) -> None:
@@ -291,7 +313,7 @@ class Waves:
 
     async def settle_down(self) -> None:
         """Send no more; returns when those on their way are at the server, or after half a minute."""
-        self._stopped = True
+        self.stopped = True
         on_their_way = [flight.there.wait() for flight in self._tasks]
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_DOWN_SECONDS):
@@ -299,7 +321,7 @@ class Waves:
 
     async def aclose(self) -> None:
         """Let go of the waves; what is at the server goes on there, unless no journal remembers it."""
-        self._stopped = True
+        self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
         flights, tasks = list(self.flights), list(self._tasks.values())

@@ -1,7 +1,7 @@
 """Stands in for ``vllm run-batch``: ``python fake_run_batch.py -i IN -o OUT``, as vLLM 0.32 writes its files.
 
-Answers are the fault server's. ``FAKE_SECONDS`` in the environment: take so long; ``FAKE_EXIT``: fail with that
-status. Each run adds a line to ``runs`` beside its input file.
+Answers are the fault server's. ``FAKE_SECONDS`` in the environment: take so long; ``FAKE_EXIT``: fail with
+that status. Each run adds a line to ``runs`` beside its input file.
 """
 
 from __future__ import annotations

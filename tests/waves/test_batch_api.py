@@ -14,7 +14,7 @@ import pytest
 from heartloop import HeartLoop, Model, Problem, RetryPolicy
 from heartloop.backends import BatchBackend, make_backend
 from heartloop.backends.waves import TakesWaves
-from heartloop.engine import wave_flight
+from heartloop.engine import wave_flight, waves
 from heartloop.engine.ledger import Account
 from heartloop.errors import AuthenticationFailed, QuotaExceeded, UsageError
 from heartloop.types import Message, Request, Sampling, Solution, StopReason
@@ -27,8 +27,8 @@ QUICK = RetryPolicy(attempts=6, first_wait=0.01, max_wait=0.02)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wave_flight, "LOOKUPS", (0.0, 0.05, 0.3))
-    monkeypatch.setattr(wave_flight, "FIRST_AGAIN", 0.05)
-    monkeypatch.setattr(wave_flight, "LAST_AGAIN", 0.2)
+    monkeypatch.setattr(waves, "FIRST_AGAIN", 0.05)
+    monkeypatch.setattr(waves, "LAST_AGAIN", 0.2)
 
 
 def solve(server: BatchServer, count: int = 6, **given: Any) -> tuple[list[Solution], Account]:
