@@ -89,7 +89,13 @@ def open_rejudging(
         raise UsageError("no judge given: name at least one, such as 'majority' or 'pairwise'")
     if place.resolve() == folder.resolve():
         raise UsageError(f"{place}: the judgements need a folder of their own, beside the run's")
-    names = [judge_from_name(judge).name for judge in judges]
+    made = [judge_from_name(judge) for judge in judges]
+    if knowing := [judge.name for judge in made if judge.needs_reference]:
+        raise UsageError(
+            f"the judge {knowing[0]!r} knows the reference; what an oracle makes of the attempts is shown "
+            "beside every judge. Name judges that need no reference"
+        )
+    names = [judge.name for judge in made]
     with JournalReader(journal_in(folder)) as source:
         config = RunConfig.from_dict(source.meta.get("config", {}))
         chosen = _arms(config, arms)

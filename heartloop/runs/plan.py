@@ -18,6 +18,7 @@ from heartloop.runs.config import ArmConfig, RunConfig
 from heartloop.runs.run import journal_in
 from heartloop.simulation.predict import Foreseen, Pilot, foresee, foreseen_worlds
 from heartloop.simulation.simulate import Sample
+from heartloop.strategies.recorded import RECORDED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,6 +103,8 @@ def plan(
     with JournalReader(journal_in(folder)) as journal:
         config = RunConfig.from_dict(journal.meta.get("config", {}))
         chosen = _arm(config, arm)
+        if chosen.strategy == RECORDED:
+            raise UsageError(f"{folder}: holds judgements of another run's attempts; plan by that run")
         results = [outcome_of(result) for result in journal.results(chosen.name)]
         pilot = pilot_from(
             chosen,

@@ -179,6 +179,8 @@ def test_what_cannot_be_judged_is_said(recorded: Path, server: FaultServer, tmp_
         open_rejudging(recorded, ["pairwize"])
     with pytest.raises(UnknownName, match="unknown arm 'hart'"):
         open_rejudging(recorded, ["majority"], arms=["hart"])
+    with pytest.raises(UsageError, match=r"'panel\(oracle,majority\)' knows"):
+        open_rejudging(recorded, ["majority", "panel(oracle,majority)"])
     with pytest.raises(UsageError, match="no judge given"):
         open_rejudging(recorded, [])
     with pytest.raises(UsageError, match="no run here"):
@@ -186,6 +188,9 @@ def test_what_cannot_be_judged_is_said(recorded: Path, server: FaultServer, tmp_
     with pytest.raises(UsageError, match="folder of their own"):
         open_rejudging(recorded, ["majority"], out=recorded)
     judge_run_sync(recorded, ["majority"], out=tmp_path / "j")
+    planned = heartloop("plan", tmp_path / "j", "--arm", "heart@majority", "--budget-tokens", "1000")
+    assert planned.code == 2
+    assert "holds judgements" in planned.err
     with pytest.raises(UsageError, match="judge the run that it was made of"):
         open_rejudging(tmp_path / "j", ["majority"])
     other = made(tmp_path / "other", server, sums(tmp_path / "data.jsonl", 2), ARMS[:1])
@@ -237,6 +242,20 @@ def test_unfinished_problems_are_left_out_and_taken_up_later(server: FaultServer
     assert second["folder"] == str(tmp_path / "run-judged")
     assert (second["judged"][0]["problems"], second["left_out"]) == (6, 0)
     assert json.loads((tmp_path / "run-judged" / "summary.json").read_text())["finished"] == 6
+
+
+def test_a_server_that_takes_no_schema_is_asked_without(recorded: Path, tmp_path: Path) -> None:
+    with FaultServer(refuses=("response_format",)) as plain:
+        [one] = judge_run_sync(
+            recorded,
+            ["pointwise"],
+            out=tmp_path / "j",
+            arms=["resample"],
+            models={"generator": ModelConfig("test-model", base_url=plain.base_url, concurrency=1)},
+        )
+        taken = ["response_format" in call["body"] for call in plain.calls]
+    assert (one.unfinished, taken[0]) == (0, True)
+    assert not any(taken[1:])
 
 
 def test_the_share_of_the_gain_that_is_kept() -> None:
