@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -229,38 +229,52 @@ class HeartLoop:
 
         if events:
             engine.observers.append(observe)
-        slots = asyncio.Semaphore(self.active)
-        unread = asyncio.Semaphore(_UNREAD_PER_ACTIVE * self.active)
+        active = self.active
+        unread = asyncio.Semaphore(_UNREAD_PER_ACTIVE * active)
+        workers: set[asyncio.Task[None]] = set()
+        source = _aiter(problems)
+        turn = asyncio.Lock()
+        over = False
 
-        async def one(problem: Problem) -> None:
-            try:
-                solution = await engine.solve(problem, self.arm)
-                if not events:
-                    found.put_nowait(solution)
-            except Exception as error:
-                found.put_nowait(error)
-            finally:
-                mine.discard(problem.id)
-                slots.release()
-
-        async def feed() -> None:
-            async with asyncio.TaskGroup() as group:
-                try:
-                    async for given in _aiter(problems):
+        async def take() -> Problem | None:
+            nonlocal over
+            await unread.acquire()
+            async with turn:
+                if not over and engine.ended_by is None:
+                    async for given in source:
                         problem = given if isinstance(given, Problem) else make_problem(given)
                         self._check(problem)
-                        await unread.acquire()
-                        await slots.acquire()
-                        if engine.ended_by is not None:
-                            break
-                        mine.add(problem.id)
-                        group.create_task(one(problem))
-                except Exception as error:
-                    found.put_nowait(error)  # raised as it is, not wrapped in the group's
-            found.put_nowait(engine.ended_by)
+                        return problem
+                    over = True
+            unread.release()
+            return None
+
+        async def work() -> None:
+            nonlocal over
+            try:
+                while (problem := await take()) is not None:
+                    mine.add(problem.id)
+                    try:
+                        solution = await engine.solve(problem, self.arm)
+                    finally:
+                        mine.discard(problem.id)
+                    if not events:
+                        found.put_nowait(solution)
+            except Exception as error:
+                over = True
+                found.put_nowait(error)
+
+        def leave(worker: asyncio.Task[None]) -> None:
+            workers.discard(worker)
+            if not workers:
+                found.put_nowait(engine.ended_by)
 
         engine.ended_by = None
-        feeding = asyncio.create_task(feed())
+        # All at once: they take problems in order, and a breadth-first policy sees them side by side.
+        for _ in range(min(active, max(1, len(problems))) if isinstance(problems, Sized) else active):
+            worker = asyncio.create_task(work())
+            workers.add(worker)
+            worker.add_done_callback(leave)
         try:
             while (item := await found.get()) is not None:
                 if isinstance(item, BaseException):
@@ -269,9 +283,10 @@ class HeartLoop:
                     unread.release()
                 yield item
         finally:
-            feeding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await feeding
+            for worker in workers:
+                worker.cancel()
+            if workers:
+                await asyncio.wait(workers)
             if events:
                 engine.observers.remove(observe)
 

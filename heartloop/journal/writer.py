@@ -35,6 +35,11 @@ BATCH = 512
 """The most writes in one transaction."""
 BEAT = 1.0
 """Seconds between two notes that this process is still at work."""
+REST = 0.001
+"""Seconds that a busy thread sleeps after a commit: waking it from waiting costs the event loop more than a row
+does, and what comes meanwhile goes into one transaction."""
+
+_BUSY = 2  # writes in a commit from which the thread is not waited for by one caller alone
 
 _EVENT, _FAILURE = "INSERT INTO events", "REPLACE INTO events"
 _RESERVE, _SETTLE, _RESULT = "INSERT INTO reservations", "REPLACE INTO settlements", "REPLACE INTO results"
@@ -233,6 +238,8 @@ class Writer:
             try:
                 if batch:
                     self._commit(batch)
+                    if len(batch) > _BUSY and job is None:
+                        time.sleep(REST)
                 elif job is None:
                     self._beat_alone()
             except Exception as error:  # a mistake of ours must not leave anybody waiting for ever
