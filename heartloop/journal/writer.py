@@ -36,8 +36,8 @@ BATCH = 512
 BEAT = 1.0
 """Seconds between two notes that this process is still at work."""
 REST = 0.001
-"""Seconds that a busy thread sleeps after a commit: waking it from waiting costs the event loop more than a row
-does, and what comes meanwhile goes into one transaction."""
+"""Seconds that a busy thread sleeps after a commit: waking it from waiting costs the event loop more than
+a row does, and what comes meanwhile goes into one transaction."""
 
 _BUSY = 2  # writes in a commit from which the thread is not waited for by one caller alone
 

@@ -39,6 +39,14 @@ def server(command: str) -> Iterator[str]:
             process.terminate()
 
 
+def own_server(latency_ms: float, slots: int, jitter: float = 0.0) -> str:
+    """The command of the server beside this file."""
+    command = (
+        f"{sys.executable} -m heartloop_benchmarks.perf.server --latency-ms {latency_ms} --slots {slots}"
+    )
+    return f"{command} --jitter {jitter}"
+
+
 def measure(kind: str, base_url: str, calls: int, connections: int, active: int) -> dict[str, float]:
     """One client, one run."""
     command = [sys.executable, "-m", "heartloop_benchmarks.perf.engine_client", kind, "--base-url", base_url]
@@ -61,9 +69,8 @@ def main() -> None:
     parser.add_argument("--server", default="", help="a command that prints READY <port>")
     given = parser.parse_args()
     kinds = given.kinds.split(",")
-    own = f"{sys.executable} -m heartloop_benchmarks.perf.server --latency-ms {given.latency_ms} --slots 64"
     figures: Figures = {kind: [] for kind in kinds}
-    with server(given.server or own) as url:
+    with server(given.server or own_server(given.latency_ms, 64)) as url:
         for _ in range(given.repeats):
             for kind in kinds:
                 figures[kind].append(measure(kind, url, given.calls, given.connections, given.active))

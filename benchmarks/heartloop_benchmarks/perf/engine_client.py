@@ -120,7 +120,17 @@ def _backend(kind: str, base_url: str) -> Any:
     return make_backend(f"vllm/{MODEL}" if kind == "vllm" else MODEL, base_url=base_url)
 
 
-async def _engine(kind: str, base_url: str, calls: int, connections: int, active: int) -> dict[str, float]:
+async def _late(lags: list[float]) -> None:
+    """Note, every 5 ms, how many ms later than asked for the event loop came round."""
+    while True:
+        asked = time.perf_counter() + 0.005
+        await asyncio.sleep(0.005)
+        lags.append(1e3 * (time.perf_counter() - asked))
+
+
+async def _engine(
+    kind: str, base_url: str, calls: int, connections: int, active: int, journal: bool, lag: bool
+) -> dict[str, float]:
     from heartloop import HeartLoop, Model
 
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +143,7 @@ async def _engine(kind: str, base_url: str, calls: int, connections: int, active
             ),
             strategy="chain_of_thought",
             judge="oracle",
-            journal=Path(folder) / "journal.sqlite",
+            journal=Path(folder) / "journal.sqlite" if journal else None,
             active=active,
         )
         made = 0
@@ -145,8 +155,15 @@ async def _engine(kind: str, base_url: str, calls: int, connections: int, active
             async for solution in loop.stream(problems):
                 assert solution.correct
 
+        lags: list[float] = []
         try:
-            return await _measured(work, calls)
+            await work(min(200, calls))
+            watching = asyncio.create_task(_late(lags)) if lag else None
+            figures = await _measured(work, calls)
+            if watching is not None:
+                watching.cancel()
+                figures["lag_p999_ms"] = sorted(lags)[min(len(lags) - 1, int(0.999 * len(lags)))]
+            return figures
         finally:
             await loop.aclose()
 
@@ -160,6 +177,8 @@ def main() -> None:
     parser.add_argument(
         "--active", type=int, default=0, help="problems in flight; default: twice the connections"
     )
+    parser.add_argument("--no-journal", action="store_true", help="an engine without its journal")
+    parser.add_argument("--lag", action="store_true", help="how late the event loop comes round, too")
     given = parser.parse_args()
     os.environ.setdefault("OPENAI_API_KEY", "none")
     url, calls, connections = given.base_url, given.calls, given.connections
@@ -169,7 +188,8 @@ def main() -> None:
         work = _openai_create(url, calls, connections)
     elif given.kind.startswith("engine-"):
         kind = given.kind.removeprefix("engine-")
-        work = _engine(kind, url, calls, connections, given.active or 2 * connections)
+        active = given.active or 2 * connections
+        work = _engine(kind, url, calls, connections, active, not given.no_journal, given.lag)
     else:
         work = _transport(given.kind, url, calls, connections)
     print(orjson.dumps({"kind": given.kind, **asyncio.run(work)}).decode())
