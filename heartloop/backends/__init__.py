@@ -122,7 +122,7 @@ def make_backend(
     if slash and family == "scripted":
         if name != "echo":
             raise UnknownName("scripted model", spec, ["scripted/echo"])
-        return ScriptedBackend(_echo, name=spec, **options)
+        return ScriptedBackend(_echo, name=spec, keep_requests=False, **options)
     if slash and family == "openai":
         return OpenAIBackend(name, **options)
     return _openai(spec, os.environ.get("OPENAI_BASE_URL") or None, options)

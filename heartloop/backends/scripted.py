@@ -37,7 +37,7 @@ class ScriptedBackend:
     (runs without white space) stand for tokens in the usage, unless a Completion brings its own.
 
     Attributes:
-        requests: every request, in the order in which they came.
+        requests: every request, in the order in which they came, if they are kept.
         running, peak: calls in flight now, and the most there have been.
         cancelled: how many calls were cancelled in flight.
     """
@@ -53,10 +53,12 @@ class ScriptedBackend:
         latency: float | Callable[[Request], float] = 0.0,
         max_concurrency: int | None = None,
         context_tokens: int | None = None,
+        keep_requests: bool = True,
     ) -> None:
         """
         Args:
             latency: seconds before an answer, or a function of the request that returns them.
+            keep_requests: False where they are so many that memory counts.
 
         Raises:
             UsageError: the script is none of the three kinds.
@@ -78,10 +80,12 @@ class ScriptedBackend:
         self._script = script
         self._left: Iterator[Answer] | None = iter(script) if isinstance(script, Sequence) else None
         self._latency = latency
+        self._keep_requests = keep_requests
+        self._asked = 0
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"ScriptedBackend(name={self.name!r}, requests={len(self.requests)})"
+        return f"ScriptedBackend(name={self.name!r}, requests={self._asked})"
 
     async def complete(self, request: Request) -> Completion:
         """The script's answer; an exception in its place is raised.
@@ -91,7 +95,9 @@ class ScriptedBackend:
         """
         if self._closed:
             raise UsageError(f"{self!r} is closed")
-        self.requests.append(request)
+        self._asked += 1
+        if self._keep_requests:
+            self.requests.append(request)
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:
@@ -116,7 +122,7 @@ class ScriptedBackend:
                 return next(self._left)
             except StopIteration:
                 raise UnknownRequest(
-                    f"the script of {self.name!r} ran dry: request number {len(self.requests)} has no answer"
+                    f"the script of {self.name!r} ran dry: request number {self._asked} has no answer"
                 ) from None
         if isinstance(self._script, Mapping):
             asked = [text_of(m.content) for m in reversed(request.messages) if m.role == "user"]
