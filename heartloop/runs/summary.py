@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from heartloop.engine.results import Outcome, outcome_of
 from heartloop.journal.queries import JournalQueries
@@ -15,6 +15,8 @@ from heartloop.runs.intervals import wilson
 from heartloop.types import StopReason
 
 __all__ = ["ArmSummary", "Summary", "outcomes", "summarise"]
+
+K = TypeVar("K", int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +180,16 @@ def summarise(
     failures: list[tuple[str, str, str]] = []
     budget_ended: str | None = None
     for arm in config.arms:
-        found = outcomes(journal, arm.name)
-        arms.append(_arm(arm.name, found))
-        for outcome in found:
+        tally = _Tally()
+        # One at a time: memory must not grow with the number of problems.
+        for outcome in map(outcome_of, journal.results(arm.name)):
+            tally.add(outcome)
             if outcome.stop_reason is StopReason.FAILED:
                 failures.append((arm.name, outcome.problem_id, outcome.error or "unknown"))
             by_problem = (outcome.ended_by or "").startswith("problem")
             if outcome.stop_reason is StopReason.BUDGET and not by_problem:
                 budget_ended = budget_ended or outcome.error or "unknown"
+        arms.append(tally.summary(arm.name))
     totals = journal.charges()
     return Summary(
         problems=journal.count_problems(),
@@ -202,38 +206,78 @@ def summarise(
     )
 
 
-def _arm(name: str, found: list[Outcome]) -> ArmSummary:
-    scored = [outcome for outcome in found if outcome.correct is not None]
-    solved = sum(bool(outcome.correct) for outcome in scored)
-    gained = lost = 0
-    for outcome in found:
+class _Tally:
+    """The sums over one arm's outcomes."""
+
+    def __init__(self) -> None:
+        self.finished = self.unattempted = self.scored = self.solved = 0
+        self.gained = self.lost = self.tokens = self.calls = 0
+        self.stop_reasons: Counter[str] = Counter()
+        self.conditions: dict[str, tuple[int, int]] = {}
+        # By round: (right, scored) at its end of the problems that were still at work in it, and of those
+        # that ended with it.
+        self._at: dict[int, tuple[int, int]] = {}
+        self._ended: dict[int, tuple[int, int]] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        self.finished += 1
+        self.unattempted += not outcome.rows
+        self.stop_reasons[outcome.stop_reason.value] += 1
+        self.tokens += outcome.usage.total_tokens
+        self.calls += outcome.calls
         up, down = _flips(outcome)
-        gained, lost = gained + up, lost + down
-    stop_reasons = Counter(outcome.stop_reason.value for outcome in found)
-    return ArmSummary(
-        name=name,
-        finished=len(found),
-        unattempted=sum(not outcome.rows for outcome in found),
-        scored=len(scored),
-        solved=solved,
-        interval=wilson(solved, len(scored)),
-        by_round=_by_round(found),
-        wrong_to_right=gained,
-        right_to_wrong=lost,
-        stop_reasons=dict(stop_reasons),
-        tokens=sum(outcome.usage.total_tokens for outcome in found),
-        calls=sum(outcome.calls for outcome in found),
-        conditions=_conditions(scored),
-    )
-
-
-def _conditions(scored: list[Outcome]) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for outcome in scored:
+        self.gained, self.lost = self.gained + up, self.lost + down
+        self._add_rounds(outcome)
+        if outcome.correct is None:
+            return
+        self.scored += 1
+        self.solved += outcome.correct
         if outcome.rows and (condition := outcome.rows[0].condition):
-            solved, total = found.get(condition, (0, 0))
-            found[condition] = (solved + bool(outcome.correct), total + 1)
-    return dict(sorted(found.items()))
+            _count(self.conditions, condition, outcome.correct)
+
+    def _add_rounds(self, outcome: Outcome) -> None:
+        by_round: dict[int, dict[str, bool | None]] = {}
+        for row in outcome.rows:
+            by_round.setdefault(row.round, {})[row.branch] = row.correct
+        if not any(correct is not None for made in by_round.values() for correct in made.values()):
+            return
+        last: dict[str, bool | None] = {}
+        for number in range(1, max(by_round) + 1):
+            last = by_round.get(number, last)
+            _count(self._at, number, any(last.values()))
+        _count(self._ended, max(by_round), any(last.values()))
+
+    def by_round(self) -> tuple[tuple[int, int], ...]:
+        found, right, scored = [], 0, 0
+        for number in range(1, max(self._at, default=0) + 1):
+            at = self._at.get(number, (0, 0))
+            found.append((at[0] + right, at[1] + scored))
+            # A problem that stopped early keeps its last answers.
+            ended = self._ended.get(number, (0, 0))
+            right, scored = right + ended[0], scored + ended[1]
+        return tuple(found)
+
+    def summary(self, name: str) -> ArmSummary:
+        return ArmSummary(
+            name=name,
+            finished=self.finished,
+            unattempted=self.unattempted,
+            scored=self.scored,
+            solved=self.solved,
+            interval=wilson(self.solved, self.scored),
+            by_round=self.by_round(),
+            wrong_to_right=self.gained,
+            right_to_wrong=self.lost,
+            stop_reasons=dict(self.stop_reasons),
+            tokens=self.tokens,
+            calls=self.calls,
+            conditions=dict(sorted(self.conditions.items())),
+        )
+
+
+def _count(found: dict[K, tuple[int, int]], key: K, right: bool) -> None:
+    solved, total = found.get(key, (0, 0))
+    found[key] = (solved + right, total + 1)
 
 
 def _lines(outcome: Outcome) -> dict[str, list[bool | None]]:
@@ -257,21 +301,3 @@ def _flips(outcome: Outcome) -> tuple[int, int]:
             gained += before is False and after is True
             lost += before is True and after is False
     return gained, lost
-
-
-def _by_round(found: list[Outcome]) -> tuple[tuple[int, int], ...]:
-    rounds = max((row.round for outcome in found for row in outcome.rows), default=0)
-    right, scored = [0] * rounds, [0] * rounds
-    for outcome in found:
-        last: dict[str, bool | None] = {}
-        by_round: dict[int, dict[str, bool | None]] = {}
-        for row in outcome.rows:
-            by_round.setdefault(row.round, {})[row.branch] = row.correct
-        if not any(correct is not None for made in by_round.values() for correct in made.values()):
-            continue
-        for number in range(1, rounds + 1):
-            # A problem that stopped early keeps its last answers.
-            last = by_round.get(number, last)
-            scored[number - 1] += 1
-            right[number - 1] += any(last.values())
-    return tuple(zip(right, scored, strict=True))
