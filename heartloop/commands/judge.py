@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heartloop.commands.output import (
+    BUDGET,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    console,
+    keeping,
+    log_to_stderr,
+    print_json,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,13 +74,12 @@ def judge(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
 ) -> None:
     """Judge a recorded run again, by other judges and without new generations; resumable."""
-    from heartloop import cli
     from heartloop.runs.judging import open_rejudging
     from heartloop.runs.progress import execute_watched
     from heartloop.strategies.prompts import Prompts
     from heartloop.types import Budget
 
-    cli._logging(verbose)
+    log_to_stderr(verbose)
     budget = Budget(tokens=budget_tokens, calls=budget_calls, usd=budget_usd)
     changes = {
         "base_url": base_url,
@@ -92,11 +102,11 @@ def judge(
     )
     with opened:
         place = opened.run.folder
-        with cli._kept(place, json):
-            summary = asyncio.run(execute_watched(opened.run, cli._console(stderr=True)))
+        with keeping(place, json):
+            summary = asyncio.run(execute_watched(opened.run, console(stderr=True)))
         found = opened.report()
     if json:
-        cli._print_json(
+        print_json(
             {
                 "folder": str(place),
                 "left_out": opened.left_out,
@@ -105,16 +115,16 @@ def judge(
             }
         )
     else:
-        console = cli._console()
-        _show(found, console)
+        shown = console()
+        _show(found, shown)
         if opened.left_out:
-            console.print(f"Left out: {opened.left_out} problems that have not ended, or have no attempt.")
-        console.print(f"The judgements are a run: heartloop show {place}", soft_wrap=True, markup=False)
+            shown.print(f"Left out: {opened.left_out} problems that have not ended, or have no attempt.")
+        shown.print(f"The judgements are a run: heartloop show {place}", soft_wrap=True, markup=False)
     if summary.interrupted:
-        raise typer.Exit(cli.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if summary.failures:
-        raise typer.Exit(cli.FAILED)
-    raise typer.Exit(cli.BUDGET if summary.budget_ended else cli.DONE)
+        raise typer.Exit(FAILED)
+    raise typer.Exit(BUDGET if summary.budget_ended else DONE)
 
 
 def _models(

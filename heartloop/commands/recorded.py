@@ -1,0 +1,90 @@
+"""``heartloop show``, ``plan`` and ``export``: what a run's journal says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heartloop.commands import options as opt
+from heartloop.commands.output import console, print_json
+
+__all__ = ["export", "plan", "show"]
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    problem: Annotated[str | None, typer.Argument(help="A problem's id: its whole conversation.")] = None,
+    json: opt.Json = False,
+) -> None:
+    """A run's problems and summary, or one problem's conversation with cues and verdicts."""
+    from heartloop.journal.reader import JournalReader
+    from heartloop.runs.config import RunConfig
+    from heartloop.runs.run import journal_in
+    from heartloop.runs.show import conversation_to_json, show_conversation, show_problems, show_summary
+    from heartloop.runs.summary import summarise
+
+    with JournalReader(journal_in(folder)) as journal:
+        config = RunConfig.from_dict(journal.meta.get("config", {}))
+        if problem is not None:
+            if json:
+                print_json(conversation_to_json(journal, config, problem))
+            else:
+                show_conversation(journal, config, problem, console())
+            return
+        summary = summarise(journal, config, seconds=journal.elapsed_before())
+        if json:
+            print_json(summary.to_dict())
+            return
+        show_problems(journal, config, console())
+        show_summary(summary, console())
+
+
+def plan(
+    folder: Annotated[Path, typer.Argument(help="Folder of a pilot run: some problems of the kind to come.")],
+    budget_tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="A budget in tokens; several may be given.")
+    ] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Problems of the run to come.")] = None,
+    scheduler: Annotated[list[str] | None, typer.Option(help="Scheduler; several may be given.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Arm of the pilot, where it has several.")] = None,
+    draws: Annotated[int | None, typer.Option(min=20, help="Simulated runs. Default: 200 or 100.")] = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
+) -> None:
+    """What accuracy to expect at what budget, under each scheduler, judging by a pilot run."""
+    from heartloop.runs.plan import plan as make_plan
+    from heartloop.runs.plan import plan_table
+
+    made = make_plan(
+        folder,
+        budgets=budget_tokens or (),
+        arm=arm,
+        problems=problems,
+        schedulers=scheduler or (),
+        draws=draws,
+        seed=seed,
+    )
+    if json:
+        print_json(made.to_dict())
+        return
+    console().print(plan_table(made))
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+) -> None:
+    """Everything recorded, as JSON lines: sorted, without times, equal for equal runs."""
+    from heartloop.journal.export import canonical
+    from heartloop.runs.run import journal_in
+
+    path = journal_in(folder)
+    if out is None:
+        for line in canonical(path):
+            sys.stdout.buffer.write(line)
+        return
+    with out.open("wb") as file:
+        file.writelines(canonical(path))
