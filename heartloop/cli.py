@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from heartloop import __version__
+from heartloop.commands.calibrate import calibrate
 from heartloop.commands.demo import demo
 from heartloop.commands.judge import judge
 from heartloop.commands.output import FAILED, INTERRUPTED, USAGE, complain
@@ -47,7 +48,7 @@ def _main(
     pass
 
 
-for command in (solve, run, resume, show, plan, export, demo, judge):
+for command in (solve, run, resume, show, plan, export, demo, judge, calibrate):
     app.command()(command)
 
 
