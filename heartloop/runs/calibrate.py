@@ -25,6 +25,7 @@ from heartloop.reports.nested import Nested, nested
 from heartloop.runs.config import ArmConfig, RunConfig
 from heartloop.runs.run import journal_in
 from heartloop.runs.settings import Case, Outcome, Setting, outcomes, shape_of
+from heartloop.strategies.recorded import RECORDED
 from heartloop.strategies.stopping import stop_from_spec
 from heartloop.types import Attempt, StopReason, Verdict
 
@@ -248,6 +249,11 @@ def _arm(config: RunConfig, name: str | None) -> ArmConfig:
     if name is not None and name not in arms:
         raise UnknownName("arm", name, arms)
     arm = next(iter(arms.values())) if name is None else arms[name]
+    if arm.strategy == RECORDED:
+        raise UsageError(
+            f"arm {arm.name!r} holds judgements of another run: calibrate on that one, and give this folder "
+            "with --judgements"
+        )
     if judge_from_name(arm.judge).needs_reference and not arm.score_after:
         raise UsageError(
             f"arm {arm.name!r} stopped at an oracle's yes: what is there to choose from was chosen by the "

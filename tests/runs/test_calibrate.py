@@ -19,6 +19,7 @@ from heartloop.journal.records import Event, EventKey
 from heartloop.judges import judge_from_name
 from heartloop.runs.calibrate import calibrate, calibrated
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
+from heartloop.runs.judging import judge_run_sync
 from heartloop.runs.run import Run
 from heartloop.runs.settings import Case, Setting, outcomes
 from heartloop.simulation.crowds import CROWDS, RIGHT, Crowd
@@ -197,6 +198,23 @@ def test_the_command_reads_a_run_and_says_what_to_run(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "heartloop run --strategy resample --judge majority" in shown.stdout
     assert "[arm]" in shown.stdout
+
+
+def test_judges_that_were_paid_for_are_candidates_with_their_cost(tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "run", 25)
+    judge_run_sync(folder, ["weighted:power=3"], out=tmp_path / "judged")
+    found = calibrate(
+        folder, judges=["majority"], stops=["stability:rounds=2"], judgements=tmp_path / "judged"
+    )
+    places = [k for k, s in enumerate(found.settings) if s.judge == "weighted:power=3"]
+    assert len(places) == 1
+    full = Setting("weighted:power=3", None, 1, 8)
+    assert found.settings[places[0]] == full
+    assert found.figures.apparent[places[0]] > found.first
+    with pytest.raises(UsageError, match="--judgements"):
+        calibrate(judged)
+    with pytest.raises(UsageError, match="heartloop judge"):
+        calibrate(folder, judgements=recorded(tmp_path / "other", 25))
 
 
 def test_runs_that_teach_nothing_are_refused(tmp_path: Path) -> None:
