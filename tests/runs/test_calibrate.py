@@ -212,7 +212,7 @@ def test_judges_that_were_paid_for_are_candidates_with_their_cost(tmp_path: Path
     assert found.settings[places[0]] == full
     assert found.figures.apparent[places[0]] > found.first
     with pytest.raises(UsageError, match="--judgements"):
-        calibrate(judged)
+        calibrate(tmp_path / "judged")
     with pytest.raises(UsageError, match="heartloop judge"):
         calibrate(folder, judgements=recorded(tmp_path / "other", 25))
 
