@@ -61,13 +61,22 @@ test-real: $(VENV)/.installed-dev $(VENV)-dspy/.installed
 clean:
 	rm -rf $(VENV) $(VENV)-dspy .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# The verifiers' comparison needs OlympiadBench's file in the folder HEARTLOOP_DATA; Math-Verify gets an environment
-# of its own.
+# Everything is measured against a reference in the same run. HEARTLOOP_LOAD_SERVER: a command of a server of
+# your own that prints READY <port>. The verifiers' comparison needs OlympiadBench's file in the folder
+# HEARTLOOP_DATA; Math-Verify gets an environment of its own.
+PERF   = $(BIN)/python -m heartloop_benchmarks.perf
+SERVER = --server "$(HEARTLOOP_LOAD_SERVER)"
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m heartloop_benchmarks.perf.engine
-	$(BIN)/python -m heartloop_benchmarks.perf.schedulers
+	$(PERF).engine $(SERVER)
+	$(PERF).engine $(SERVER) --connections 512 --active 512 --calls 20000 --kinds aiohttp,vllm,engine-vllm
+	$(PERF).engine $(SERVER) --connections 2000 --active 2000 --calls 20000 --kinds aiohttp,vllm,engine-vllm
+	$(PERF).hedging
+	$(PERF).scale lag $(SERVER)
+	$(PERF).scale resume $(SERVER)
+	$(PERF).scale memory
+	$(PERF).schedulers
 	@if [ -z "$$HEARTLOOP_DATA" ]; then echo "verifiers: skipped, HEARTLOOP_DATA is not set"; else \
 	  test -x .venv-peer/bin/python || { $(PYTHON) -m venv .venv-peer && \
 	    .venv-peer/bin/pip install -q "math-verify[antlr4_13_2]==0.9.0"; } && \
-	  $(BIN)/python -m heartloop_benchmarks.perf.verifiers --math-verify .venv-peer/bin/python \
+	  $(PERF).verifiers --math-verify .venv-peer/bin/python \
 	    --data "$$HEARTLOOP_DATA/olympiadbench_oe_to_maths_en.jsonl"; fi

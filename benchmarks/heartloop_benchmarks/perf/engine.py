@@ -65,12 +65,13 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=50.0)
+    parser.add_argument("--slots", type=int, default=64, help="calls that the server runs at once")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--server", default="", help="a command that prints READY <port>")
     given = parser.parse_args()
     kinds = given.kinds.split(",")
     figures: Figures = {kind: [] for kind in kinds}
-    with server(given.server or own_server(given.latency_ms, 64)) as url:
+    with server(given.server or own_server(given.latency_ms, given.slots)) as url:
         for _ in range(given.repeats):
             for kind in kinds:
                 figures[kind].append(measure(kind, url, given.calls, given.connections, given.active))

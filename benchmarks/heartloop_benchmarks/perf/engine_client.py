@@ -150,10 +150,10 @@ async def _engine(
 
         async def work(count: int) -> None:
             nonlocal made
-            problems = (Problem(str(n), _question(n), reference="42") for n in range(made, made + count))
+            problems = (Problem(str(n), _question(n), str(8 * n)) for n in range(made, made + count))
             made += count
             async for solution in loop.stream(problems):
-                assert solution.correct
+                assert solution.verdict is not None
 
         lags: list[float] = []
         try:
