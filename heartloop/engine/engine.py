@@ -114,6 +114,7 @@ class Engine:
         self.ended_by: BackendError | None = None
         self.shared_done: dict[EventKey, Completion] = {}
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
+        self._no_limits = self.ledger.account("problem", Budget())
         self._outcomes: dict[str, Outcomes] = {}
         self._replays = 0
         self._solving: set[tuple[str, str]] = set()
@@ -159,7 +160,8 @@ class Engine:
     async def _solve(self, problem: Problem, arm: Arm, raise_failures: bool) -> Solution:
         recorded = True
         solving = Solving(self, arm, problem, self._problem_account(arm, problem))
-        self._tell(ProblemStarted(arm.name, problem.id))
+        if self.watched:
+            self._tell(ProblemStarted(arm.name, problem.id))
         try:
             solution = await arm.strategy.solve(solving.visible, Session(solving, ""))
         except BudgetExhausted as error:
@@ -187,13 +189,15 @@ class Engine:
             await self.journal.write(
                 solution_to_result(arm.name, solution, settings=arm.settings, ended_by=ended_by)
             )
-        self._tell(ProblemSolved(arm.name, solution))
+        if self.watched:
+            self._tell(ProblemSolved(arm.name, solution))
         return solution
 
     def _problem_account(self, arm: Arm, problem: Problem) -> Account:
+        if self.problem_budget.unlimited:
+            return self._no_limits
         account = self.ledger.account(f"problem {problem.id!r}", self.problem_budget)
-        if not self.problem_budget.unlimited:
-            _carry_over(account, self.journal.charges(arm.name, problem.id))
+        _carry_over(account, self.journal.charges(arm.name, problem.id))
         self.gateway.attach(arm.name, problem.id, account)
         return account
 
@@ -243,14 +247,19 @@ class Engine:
                 del known[key]
 
     def attempt_made(self, solving: Solving, attempt: Attempt) -> None:
-        if self._learning is not None or self.observers:
+        if self.watched:
             self._tell(AttemptMade(solving.arm.name, attempt))
 
     def attempt_judged(self, solving: Solving, attempt: Attempt) -> None:
         if (outcomes := self._outcomes.get(solving.arm.name)) is not None:
             outcomes.observe(attempt, text_of(solving.problem.question))
-        if self._learning is not None or self.observers:
+        if self.watched:
             self._tell(AttemptJudged(solving.arm.name, attempt))
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody is told what happens."""
+        return bool(self.observers) or self._learning is not None
 
     def _tell(self, event: LoopEvent) -> None:
         if self._learning is not None and (observation := observation_of(event)) is not None:

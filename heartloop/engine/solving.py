@@ -43,6 +43,8 @@ __all__ = ["Arm", "Solving"]
 
 logger = logging.getLogger(__name__)
 
+_NO_USAGE = Usage()
+
 Equivalence = Callable[[str, str], Awaitable[bool]]
 Scorer = Callable[[Problem, str | None], Awaitable[Verdict]]
 
@@ -83,7 +85,7 @@ class Solving:
         self.account = account
         self.recorded = Recorded(engine.journal.events(arm.name, problem.id))
         self.exhausted: BudgetExhausted | None = None
-        self.usage = Usage()
+        self.usage = _NO_USAGE
         self.calls = 0
         self._attempts: dict[tuple[str, int, str], Attempt] = {}
 
@@ -163,7 +165,7 @@ class Solving:
 
     def _count(self, completion: Completion) -> None:
         if completion.usage is not None:
-            self.usage += completion.usage
+            self.usage = self.usage + completion.usage if self.calls else completion.usage
         self.calls += 1
 
     async def _call(

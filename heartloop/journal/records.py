@@ -35,7 +35,7 @@ ResultStatus: TypeAlias = Literal["done", "budget", "failed"]
 WaveState: TypeAlias = Literal["made", "creating", "sent", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class EventKey:
     """Where in a run something happened: the same place in every replay.
 
@@ -55,7 +55,7 @@ class EventKey:
     ordinal: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Event:
     """One thing that happened.
 
@@ -73,7 +73,7 @@ class Event:
     at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reserve:
     """The worst case of one request, open until a :class:`Settle` of the same id.
 
@@ -97,7 +97,7 @@ class Reserve:
     lane: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Settle:
     """What a reservation came to. A later one of the same id replaces it.
 
@@ -118,7 +118,7 @@ class Settle:
     calls: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Result:
     """What a problem of one arm ended with. A later one replaces it (a finished run was extended)."""
 
