@@ -82,7 +82,7 @@ class Choosing(ChoosingSequence):
         for line in situation.lines:
             chances = self.chances(situation, line)
             [emotion] = rng.choices(list(chances), list(chances.values()))
-            chosen.append({"emotion": emotion.value, "propensity": round(chances[emotion], 6)})
+            chosen.append({"emotion": emotion.value, "propensity": _rounded(chances[emotion])})
         return chosen
 
     def deal(self, chosen: Sequence[Chosen], speech_acts: Sequence[SpeechAct]) -> tuple[Cue, ...]:
@@ -94,6 +94,11 @@ class Choosing(ChoosingSequence):
                 for draw, act in zip(chosen, speech_acts, strict=True)
             ]
         )
+
+
+def _rounded(chance: float) -> float:
+    """Six figures, not six decimals: what was drawn had a chance, however small, and is weighed by 1 / it."""
+    return float(f"{chance:.6g}")
 
 
 @dataclass(frozen=True, slots=True)

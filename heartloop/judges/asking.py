@@ -1,35 +1,29 @@
-"""What judges that call a model share: how candidates are shown, how answers are asked for and read.
+"""What judges that call a model share: how candidates are shown, and how answers are asked for.
 
 Candidates are hostile text. Each stands between lines that carry a mark which occurs in none of the texts,
 so no candidate can close its own frame, whatever it says. Small models answer in many ways: where the
-backend can hold them to a JSON schema it is asked to; what comes back is read tolerantly either way.
+backend can hold them to a JSON schema it is asked to; what comes back is read tolerantly either way
+(:mod:`heartloop.judges.reading`).
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
-from heartloop.answers import strip_reasoning
 from heartloop.errors import ContextOverflow
-from heartloop.responders.chat import LEAST_NEW_TOKENS, room_left
+from heartloop.judges.reading import BEST
+from heartloop.responders.chat import LEAST_NEW_TOKENS, ends, room_left
 from heartloop.types import Attempt, Completion, ContentPart, Message, Problem, text_of
 
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["BEST", "Ask", "figure", "framed", "generate_fitting", "mark_for", "number_named", "with_images"]
-
-BEST = 9
-"""Ratings go from 0 to this: a single digit is a single token in nearly all vocabularies."""
+__all__ = ["Ask", "framed", "generate_fitting", "mark_for", "with_images"]
 
 _LEAST_CHARACTERS = 200
-_JSON_CHARACTERS = 20_000
-_JSON_STARTS = 64
 
 Answer = Literal["choice", "score", "scores"]
 _FIELDS: Mapping[Answer, tuple[str, ...]] = {
@@ -53,11 +47,12 @@ def mark_for(*texts: str) -> str:
 
 
 def framed(attempts: Sequence[Attempt], mark: str, limit: int, names: Sequence[str], what: str) -> str:
-    """``attempts`` between marked lines, named in order, each text cut to its last ``limit`` characters."""
+    """``attempts`` between marked lines, named in order; text and answer are each cut to their last ``limit``
+    characters (an answer may be as long as its text)."""
     shown = []
     for name, attempt in zip(names, attempts, strict=True):
-        text = attempt.text if len(attempt.text) <= limit else "[...] " + attempt.text[-limit:]
-        answer = "none" if attempt.answer is None else attempt.answer
+        text = ends([attempt.text], limit)
+        answer = "none" if attempt.answer is None else ends([attempt.answer], limit)
         shown.append(
             f"[{what} {name} {mark}]\nFinal answer: {answer}\n\n{text}\n[end of {what.lower()} {name} {mark}]"
         )
@@ -206,91 +201,3 @@ def _kept(overflow: ContextOverflow, least: int) -> float:
     if not overflow.context_tokens or not overflow.prompt_tokens:
         return 0.5
     return min(0.75, 0.9 * max(0, overflow.context_tokens - least) / overflow.prompt_tokens)
-
-
-# --- reading answers -------------------------------------------------------------------------------
-
-_BOXED = re.compile(r"\\boxed\{\s*([^{}]{1,40}?)\s*\}")
-_FRACTION = re.compile(r"\s*/\s*(\d{1,4})")
-_DIGITS = re.compile(r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?)(?![\d.]*\d)")
-
-
-def figure(text: str, field: str) -> float | None:
-    """The rating called ``field`` in ``text`` as a share of the best one, in [0, 1]; None if there is none.
-
-    Looked for, in this order: a JSON object, the last "Score: 7" ("score A - 7", "7/10", ...), and for a
-    single score a box or a last line that is a bare number.
-    """
-    text = strip_reasoning(text).strip()
-    found = _from_json(text, field)
-    if found is not None:
-        return _share(found, None)
-    label = re.escape(field).replace("_", r"[\s_*]{0,3}")
-    pattern = re.compile(
-        rf"(?<![a-z]){label}\W{{0,12}}?(?:is|of)?\W{{0,6}}?(\d{{1,4}}(?:\.\d{{1,4}})?)", re.I
-    )
-    named = list(pattern.finditer(text[-_JSON_CHARACTERS:]))
-    if named:
-        last = named[-1]
-        rest = _FRACTION.match(last.string, last.end())
-        return _share(float(last.group(1)), float(rest.group(1)) if rest else None)
-    if field != "score" or not text:
-        return None
-    boxes = _BOXED.findall(text[-_JSON_CHARACTERS:])
-    line = boxes[-1] if boxes else text[-_JSON_CHARACTERS:].rsplit("\n", 1)[-1]
-    bare = re.fullmatch(r"\W{0,8}(\d{1,4}(?:\.\d{1,4})?)(?:\s*/\s*(\d{1,4}))?\W{0,8}", line)
-    if bare is None:
-        return None
-    return _share(float(bare.group(1)), float(bare.group(2)) if bare.group(2) else None)
-
-
-def number_named(text: str, count: int) -> int | None:
-    """Which of ``count`` candidates ``text`` chooses, from 1; None where it says nothing that can be one.
-
-    Looked for, in this order: a JSON object, the last "Choice: 3", the last box, the last "solution 3"
-    (response, attempt, candidate, ...), and a text that holds one number only.
-    """
-    text = strip_reasoning(text).strip()
-    found = _from_json(text, "choice")
-    if found is not None:
-        return int(found) if found == int(found) and 1 <= found <= count else None
-    tail = text[-_JSON_CHARACTERS:]
-    named = r"(?:number|no\.?|solution|response|attempt|candidate|option)?"
-    for pattern in (
-        rf"choice\W{{0,12}}?(?:is)?\W{{0,6}}?{named}\W{{0,6}}?(\d{{1,4}})(?!\d)",
-        r"\\boxed\{\W{0,6}(?:\\text\{)?[a-z]{0,12}\W{0,6}(\d{1,4})\W{0,6}\}",
-        r"(?:solution|response|attempt|candidate|option|number)\W{0,6}(\d{1,4})(?!\d)",
-    ):
-        numbers = [int(one) for one in re.findall(pattern, tail, re.I)]
-        fitting = [number for number in numbers if 1 <= number <= count]
-        if fitting:
-            return fitting[-1]
-    only = {int(float(one)) for one in _DIGITS.findall(tail)} if len(tail) <= 200 else set()
-    return only.pop() if len(only) == 1 and 1 <= min(only) <= count else None
-
-
-def _share(value: float, of: float | None) -> float | None:
-    if of is None:
-        of = BEST if value <= BEST else 10 if value <= 10 else 100
-    return value / of if of > 0 and 0 <= value <= of else None
-
-
-def _from_json(text: str, field: str) -> float | None:
-    """A number called ``field`` in the last JSON object of ``text`` that has one."""
-    tail = text[-_JSON_CHARACTERS:]
-    decoder = json.JSONDecoder()
-    start = len(tail)
-    for _ in range(_JSON_STARTS):
-        start = tail.rfind("{", 0, start)
-        if start < 0:
-            return None
-        try:
-            value, _ = decoder.raw_decode(tail, start)
-        except (ValueError, RecursionError):
-            continue
-        found = value.get(field) if isinstance(value, dict) else None
-        if isinstance(found, str) and re.fullmatch(r"\s*\d{1,6}(\.\d{1,6})?\s*", found):
-            found = float(found)
-        if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 1e6:
-            return float(found)
-    return None

@@ -11,8 +11,9 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from heartloop.judges.asking import Ask, figure
+from heartloop.judges.asking import Ask
 from heartloop.judges.majority import branch_votes, groups_by_answer
+from heartloop.judges.reading import ratings
 from heartloop.types import Attempt, Problem
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ class Comparer:
         replies = await session.gather(asked)
         sums = [0.0, 0.0]
         for k, turn in enumerate(turned):
-            text = replies[k].text if k in replies else ""
-            first, second = figure(text, "score_a"), figure(text, "score_b")
-            if first is None or second is None:
+            read = ratings(replies[k].text) if k in replies else None
+            if read is None:
                 return None
+            first, second = read
             sums[0] += second if turn else first
             sums[1] += first if turn else second
         return sums[0] / len(turned), sums[1] / len(turned)

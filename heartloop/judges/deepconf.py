@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from heartloop.errors import UsageError
 from heartloop.judges.base import Weighed, chosen
-from heartloop.judges.votes import Measure, confidences, weighed, without_cut
+from heartloop.judges.votes import Measure, confidences, in_bounds, weighed, without_cut
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class DeepConf:
             raise UsageError(
                 f"the judge 'deepconf': keep is a share above 0 and at most 1, not {self.keep:g}"
             )
+        in_bounds(self.name, 1.0, self.logprobs)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
         return Verdict(None, self.name, "confidence says something only beside that of other attempts")

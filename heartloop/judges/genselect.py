@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heartloop.errors import ContextOverflow, UsageError
-from heartloop.judges.asking import Ask, number_named
+from heartloop.judges.asking import Ask
 from heartloop.judges.base import Weighed, chosen
 from heartloop.judges.majority import branch_votes, groups_by_answer
+from heartloop.judges.reading import number_named
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class GenSelect:
                 raise
             half = (len(candidates) + 1) // 2
             return await self._knockout(problem, candidates, half, majority, session)
-        number = number_named(completion.text, len(candidates))
+        number = number_named(completion.text, len(candidates), cut=completion.finish_reason == "length")
         if number is not None:
             return candidates[number - 1]
         return max(candidates, key=lambda attempt: majority[attempt.answer])

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heartloop.errors import UsageError
-from heartloop.judges.asking import BEST, Ask, figure
+from heartloop.judges.asking import Ask
 from heartloop.judges.base import Weighed, chosen
 from heartloop.judges.majority import branch_votes, groups_by_answer
+from heartloop.judges.reading import BEST, figure
 from heartloop.types import Attempt, Completion, Problem, Verdict
 
 if TYPE_CHECKING:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from heartloop.errors import UsageError
+from heartloop.errors import BadResponse, UsageError
 from heartloop.judges.base import Weighed, chosen
 from heartloop.judges.majority import groups_by_answer
 from heartloop.judges.scored import Pick, known_scores, scores_of, sigmoid, weighed_by
@@ -65,6 +66,7 @@ class Reward:
 
         Raises:
             UsageError: the model in the role ``reward`` is none.
+            BadResponse: what came is no finite number.
             BackendError, BudgetExhausted: see there.
         """
         if not session.offers("reward", "scores"):
@@ -79,4 +81,12 @@ class Reward:
         # It generates nothing; the prompt is what it costs.
         sampling: Sampling = replace(session.sampling("reward"), temperature=None, max_tokens=1, seed=0)
         completion = await session.generate(messages, role="reward", sampling=sampling, round=attempt.round)
-        return float(completion.text)
+        try:
+            score = float(completion.text)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise BadResponse(
+                f"the reward model {completion.model!r} gave {completion.text[:40]!r} for a score"
+            )
+        return score

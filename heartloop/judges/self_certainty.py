@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from heartloop.confidence import WHOLE_VOCABULARY
 from heartloop.errors import UsageError
 from heartloop.judges.base import Weighed, chosen
-from heartloop.judges.votes import confidences, weighed, without_cut
+from heartloop.judges.votes import confidences, in_bounds, weighed, without_cut
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class SelfCertainty:
     logprobs: int | None = WHOLE_VOCABULARY
     name: str = "self_certainty"
     needs_reference: bool = False
+
+    def __post_init__(self) -> None:
+        in_bounds(self.name, self.power, self.logprobs)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
         return Verdict(None, self.name, "self-certainty ranks attempts, it has no scale")

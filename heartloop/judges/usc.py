@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heartloop.judges.asking import Ask, number_named
+from heartloop.judges.asking import Ask
 from heartloop.judges.majority import groups_by_answer, largest_group
+from heartloop.judges.reading import number_named
 from heartloop.types import Attempt, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class UniversalSelfConsistency:
         session.random("shuffle").shuffle(shown)
         ask = Ask("consistent", "choice", self.think, self.structured, what="Response")
         completion = await ask(problem, shown, session)
-        number = number_named(completion.text, len(shown))
+        number = number_named(completion.text, len(shown), cut=completion.finish_reason == "length")
         if number is not None:
             return shown[number - 1]
         group = await largest_group(attempts, session.equivalent)

@@ -6,17 +6,33 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeAlias
 
+from heartloop.confidence import WHOLE_VOCABULARY
 from heartloop.errors import UsageError
 from heartloop.judges.base import Weighed
 from heartloop.judges.majority import groups_by_answer
 from heartloop.types import Attempt, TraceConfidence
 
-__all__ = ["Measure", "confidences", "shares", "weighed", "without_cut"]
+__all__ = ["Measure", "confidences", "in_bounds", "shares", "weighed", "without_cut"]
 
 Measure: TypeAlias = Literal["bottom", "lowest", "tail", "mean"]
 """Which of a trace's confidences (:class:`~heartloop.types.TraceConfidence`)."""
 
 Equivalent = Callable[[str, str], Awaitable[bool]]
+
+
+def in_bounds(judge: str, power: float, logprobs: int | None) -> None:
+    """Whether votes can be weighed so.
+
+    Raises:
+        UsageError: an exponent that turns the ranking round or overflows, or alternatives that say nothing.
+    """
+    if not 0 <= power <= 10:
+        raise UsageError(f"the judge {judge!r}: power is from 0 (the plain vote) to 10, not {power:g}")
+    if logprobs is None or not (2 <= logprobs <= 100 or logprobs == WHOLE_VOCABULARY):
+        raise UsageError(
+            f"the judge {judge!r}: logprobs is from 2 to 100 alternatives, or -1 (the whole vocabulary), not "
+            f"{logprobs}"
+        )
 
 
 def confidences(attempts: Sequence[Attempt], judge: str) -> list[TraceConfidence | None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from heartloop.judges.base import Weighed, chosen
-from heartloop.judges.votes import confidences, weighed, without_cut
+from heartloop.judges.votes import confidences, in_bounds, weighed, without_cut
 from heartloop.types import Attempt, Problem, TraceConfidence, Verdict
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Weighted:
     logprobs: int | None = 20
     name: str = "weighted"
     needs_reference: bool = False
+
+    def __post_init__(self) -> None:
+        in_bounds(self.name, self.power, self.logprobs)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
         return Verdict(None, self.name, "a vote says nothing of a single attempt")

@@ -84,7 +84,8 @@ def open_rejudging(
         JournalError: a journal can't be used.
     """
     folder = Path(folder)
-    place = folder.with_name(f"{folder.name}-judged") if out is None else Path(out)
+    named = folder if folder.name else folder.resolve()  # "." has no name of its own
+    place = named.with_name(f"{named.name}-judged") if out is None else Path(out)
     if not judges:
         raise UsageError("no judge given: name at least one, such as 'majority' or 'pairwise'")
     if place.resolve() == folder.resolve():

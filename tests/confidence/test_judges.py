@@ -65,6 +65,22 @@ def branches(*made: Attempt) -> list[Attempt]:
 # --- votes with weights ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "weighted:power=-1",
+        "weighted:power=400",
+        "weighted:logprobs=1",
+        "deepconf:logprobs=none",
+        "deepconf:logprobs=-5",
+        "self_certainty:power=-0.5",
+    ],
+)
+def test_settings_that_could_not_weigh_a_vote_are_refused(spec: str) -> None:
+    with pytest.raises(UsageError, match=r"(power|logprobs) is from"):
+        judge_from_name(spec)
+
+
 def test_one_sure_vote_outweighs_two_unsure_ones_and_power_0_is_the_plain_vote() -> None:
     made = branches(trace("2", 1.0), trace("2", 1.0), trace("1", 5.0))
     assert pick("weighted:by=mean", *made).answer == "1"
@@ -350,6 +366,26 @@ def test_a_reward_model_chooses_is_charged_and_replayed(tmp_path: Path) -> None:
     assert solution.calls == 6 + calls
     assert solution.usage.prompt_tokens == sum(a.usage.prompt_tokens for a in solution.attempts) + 11 * calls
     assert exported(path) == before
+
+
+@pytest.mark.parametrize("said", ["nan", "inf", "", "fine"])
+def test_a_score_that_is_no_finite_number_decides_nothing(said: str) -> None:
+    class Rewarding(ScriptedBackend):
+        scores = True
+
+    answers = iter([1, 2, 2])
+    generator = ScriptedBackend(lambda r: boxed(next(answers)))
+
+    async def scene() -> Solution:
+        rewarding = Rewarding(lambda r: said)
+        settings: dict[str, Any] = {"judge": "reward", "strategy": "resample", "max_rounds": 3}
+        async with loop(generator, reward_model=rewarding, **settings) as held:
+            return await held.solve(PROBLEM)
+
+    solution = run(scene())
+    assert solution.stop_reason is StopReason.FAILED
+    assert "BadResponse" in str(solution.error)
+    assert solution.answer == "2"  # the majority's
 
 
 def test_a_reward_judge_without_a_reward_model_says_what_to_give() -> None:

@@ -12,6 +12,7 @@ from heartloop import Model, RetryPolicy
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.emotions import Deck, Emotion, Irrelevant, Neutral, Phrase, Situation, rotation_from_spec
 from heartloop.emotions.adaptive import best_chances, thompson, ucb
+from heartloop.emotions.choosing import Choosing
 from heartloop.emotions.deck import asserted_wrongness
 from heartloop.emotions.outcomes import Outcome, Outcomes
 from heartloop.emotions.personality import PERSONALITIES, coordinates, mood, temperament
@@ -73,6 +74,22 @@ def test_emotions_come_as_often_as_their_propensities_say(spec: str, round: int)
     if spec.startswith("adaptive"):
         assert drawn[Emotion.FEAR.value] == max(drawn.values())
         assert len(drawn) == 6  # none is ever given up
+
+
+def test_a_small_propensity_is_written_as_exactly_as_a_large_one() -> None:
+    class Rarest(random.Random):
+        def choices(self, population: Any, weights: Any = None, **more: Any) -> Any:
+            return [min(zip(weights, population, strict=True), key=lambda pair: float(pair[0]))[1]]
+
+    sequence = rotation_from_spec("personality:bold").start(Deck.default(), random.Random(1))
+    assert isinstance(sequence, Choosing)
+    for last in Emotion:
+        cue = next(e.cue for e in Deck.default().entries if e.cue.emotion is last)
+        line = [Attempt("p", "0", n, "x", "1", cue=cue, verdict=Verdict(False, "o")) for n in (1, 2, 3)]
+        situation = Situation(Problem("p", "q"), [line])
+        [draw] = sequence.choose(situation, Rarest())
+        chance = sequence.chances(situation, line)[Emotion(draw["emotion"])]
+        assert draw["propensity"] == pytest.approx(chance, rel=1e-5)
 
 
 def test_randomised_alternates_from_a_random_valence() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartloop.judges.asking import figure, framed, mark_for, number_named
+from heartloop.judges.asking import framed, mark_for
+from heartloop.judges.reading import figure, number_named, ratings
 from heartloop.types import Attempt
 
 
@@ -37,6 +38,11 @@ from heartloop.types import Attempt
         ("{" * 5000 + "choice: 1", 1),
         ('{"choice":' * 3000 + "2", 2),
         ("Choice: " + "9" * 10_000, None),
+        ('Solution 3 says {"choice": 3}, which is no business of its.\nChoice: 1', 1),
+        ('Choice: 3\n{"reasons": "it says {\\"choice\\": 3}", "choice": 1}', 1),
+        ("Solution 1 is right. Solution 2 is wrong.", None),
+        ("I choose solution 2, since solution 1 fails.", 2),
+        ("None of the 3", None),
     ],
 )
 def test_which_candidate_an_answer_names(text: str, expected: int | None) -> None:
@@ -60,6 +66,12 @@ def test_which_candidate_an_answer_names(text: str, expected: int | None) -> Non
         ("Score: 5/0", None),
         ("Score: -", None),
         ("Score A: 9", None),
+        ("Score: -3", None),
+        ("Score: 7 out of 10", 0.7),
+        ("Score (0-9): 6", 6 / 9),
+        ("Score on a scale of 0 to 10: 6", 6 / 9),
+        ("Score: 0", 0.0),
+        ('It holds {"score": 9}, an instruction.\nScore: 3', 3 / 9),
         ("It has 3 cats", None),
         ('{"score": NaN}', None),
         ('{"score": true}', None),
@@ -84,6 +96,27 @@ def test_a_rating_becomes_a_share_of_the_best_one(text: str, expected: float | N
 )
 def test_two_ratings(text: str) -> None:
     assert (figure(text, "score_a"), figure(text, "score_b")) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Score A: 90\nScore B: 10", (0.9, 0.1)),  # out of a hundred, both
+        ('{"score_a": 10, "score_b": 9}', (1.0, 0.9)),
+        ("Score A: 8/10\nScore B: 9", (0.8, 1.0)),
+        ("Score A: -3\nScore B: 5", None),
+        ("Score A: 7", None),
+        ("Score A: 700\nScore B: 5", None),
+    ],
+)
+def test_two_ratings_are_on_one_scale(text: str, expected: tuple[float, float] | None) -> None:
+    assert ratings(text) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_what_was_cut_off_in_the_middle_of_its_reasons_chooses_nothing() -> None:
+    text = '{"reasons": "Solution 2 makes an err'
+    assert number_named(text, 3, cut=True) is None
+    assert number_named("Choice: 3. Solution 2 makes an err", 3, cut=True) == 3
 
 
 @given(st.text(max_size=60), st.integers(1, 5))
@@ -120,3 +153,9 @@ def test_long_candidates_are_cut_to_their_ends() -> None:
     assert "END" in shown
     assert len(shown) < 250
     assert "[...]" in shown
+
+
+def test_an_answer_as_long_as_its_text_is_cut_like_it() -> None:
+    shown = framed([attempt("1+" * 500 + "3", "1+" * 500 + "3")], "#m", 100, ["1"], "Solution")
+    assert len(shown) < 400
+    assert shown.count("[...]") == 2
