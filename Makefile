@@ -4,6 +4,7 @@
 #   make test       lint, types, tests: what CI runs
 #   make test-dspy  (part of it) the tests of DSPy's LMs as backends, and openai 2 in place of 3
 #   make test-real  what needs a real vLLM or llama.cpp server
+#   make arms       affect, its controls, all strategies and judges on the embedded model: docs/results.md
 #   make bench      the engine and the verifiers measured against references in the same run
 
 PYTHON ?= python3
@@ -13,10 +14,16 @@ BIN     = $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 export TRANSFORMERS_OFFLINE = 1
 
-.PHONY: demo test lint types pytest test-dspy test-real bench clean
+.PHONY: demo arms test lint types pytest test-dspy test-real bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/heartloop demo
+
+# About half an hour on two idle cores; goes on where it was. MINUTES ends it sooner, with fewer problems.
+MINUTES ?= 40
+arms: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[report]'
+	$(BIN)/python -m heartloop_benchmarks.arms --out runs/arms --minutes $(MINUTES)
 
 test: lint types pytest test-dspy
 
