@@ -76,6 +76,7 @@ def judge(
     """Judge a recorded run again, by other judges and without new generations; resumable."""
     from heartloop.runs.judging import open_rejudging
     from heartloop.runs.progress import execute_watched
+    from heartloop.runs.show import clean
     from heartloop.strategies.prompts import Prompts
     from heartloop.types import Budget
 
@@ -117,12 +118,14 @@ def judge(
     else:
         shown = console()
         _show(found, shown)
+        for place_failed, problem, error in summary.failures[:3]:
+            shown.print(clean(f"failed {problem} ({place_failed}): {error}", style="red"), soft_wrap=True)
         if opened.left_out:
             shown.print(f"Left out: {opened.left_out} problems that have not ended, or have no attempt.")
         shown.print(f"The judgements are a run: heartloop show {place}", soft_wrap=True, markup=False)
     if summary.interrupted:
         raise typer.Exit(INTERRUPTED)
-    if summary.failures:
+    if any(arm in (opened.run.only or ()) for arm, _, _ in summary.failures):
         raise typer.Exit(FAILED)
     raise typer.Exit(BUDGET if summary.budget_ended else DONE)
 
@@ -180,6 +183,13 @@ def _show(found: Sequence[Judged], console: Console) -> None:
                 f"{one.tokens:,}",
             )
         console.print(table)
+        for one in of_arm:
+            if one.unfinished:
+                lacking = (
+                    f"{one.judge}: {counted(one.unfinished, 'problem')} without its judgement (failed, or "
+                )
+                left = "no budget left); what counts there is the majority's answer"
+                console.print(clean(lacking + left, style="yellow"), soft_wrap=True)
 
 
 def _range(interval: tuple[float, float] | None) -> str:

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
-from heartloop.errors import UnknownName
+from heartloop.errors import UnknownName, UsageError
 from heartloop.judges.base import Judge
 from heartloop.judges.spec import Spec, built, parsed
 
@@ -59,7 +59,11 @@ def judge_from_name(name: str) -> Judge:
         UnknownName: no such judge or option; the known ones are listed.
         UsageError: the spec can't be read, or an option's value can't work.
     """
-    return built(parsed(name), _maker)
+    try:
+        spec = parsed(name)
+    except UsageError as error:
+        raise UsageError(f"{error}. Known judges: {', '.join(known_judges())}") from None
+    return built(spec, _maker)
 
 
 def _maker(spec: Spec) -> Callable[..., Judge]:

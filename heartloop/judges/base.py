@@ -6,8 +6,8 @@ handed the reference; all others get ``problem.without_reference()``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from heartloop.types import Attempt, Problem, Verdict
@@ -15,7 +15,7 @@ from heartloop.types import Attempt, Problem, Verdict
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Judge", "Weighed", "Weighing", "chosen", "logprobs_needed", "margin"]
+__all__ = ["Judge", "Weighed", "Weighing", "chosen", "logprobs_needed", "margin", "roles_needed"]
 
 
 class Judge(Protocol):
@@ -26,6 +26,7 @@ class Judge(Protocol):
 
     * an attribute ``logprobs: int | None``: the generator is asked for so many top alternatives of each
       token that it draws (-1: the whole vocabulary). Attempts then carry ``confidence``;
+    * an attribute ``role: str``: a model that it can't do without plays it, and no other model stands in;
     * a method ``weigh``, see :class:`Weighing`: combinators ask it how sure the judge is.
 
     A judge that calls a model does so through ``session.generate(role="judge")`` (or ``"synthesiser"``), on
@@ -55,6 +56,21 @@ def logprobs_needed(judge: Judge) -> int | None:
     """How many alternatives of each token ``judge`` wants attempts to be made with; None: it needs none."""
     needed: int | None = getattr(judge, "logprobs", None)
     return needed
+
+
+def roles_needed(judge: Judge) -> set[str]:
+    """Roles that need a model of their own for ``judge``, or for a judge that it is made of."""
+    role: str | None = getattr(judge, "role", None)
+    return {*([role] if role else []), *(role for part in _parts(judge) for role in roles_needed(part))}
+
+
+def _parts(judge: Judge) -> Iterator[Judge]:
+    """The judges that a combinator holds: its fields, or in tuples in its fields."""
+    if is_dataclass(judge):
+        for value in (getattr(judge, field.name) for field in fields(judge)):
+            for one in value if isinstance(value, tuple) else (value,):
+                if hasattr(one, "needs_reference") and hasattr(one, "select"):
+                    yield one
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Reward"]
 
 
+NEEDS_REWARD_MODEL = (
+    "the judge 'reward' needs a reward model in the role 'reward': --reward-model vllm-score/NAME "
+    "(vllm-classify, vllm-pooling, http-score likewise) with --reward-url URL"
+)
+"""What is said where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reward:
     """One call for each distinct candidate, in the role ``reward``, to a backend that scores
@@ -34,6 +41,10 @@ class Reward:
     each: bool = False
     name: str = "reward"
     needs_reference: bool = False
+
+    @property
+    def role(self) -> str:
+        return "reward"
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
         """With ``each`` the score, in [0, 1]: as given, or a logit's sigmoid. It has no threshold, so it says
@@ -70,10 +81,7 @@ class Reward:
             BackendError, BudgetExhausted: see there.
         """
         if not session.offers("reward", "scores"):
-            raise UsageError(
-                "the judge 'reward' needs a reward model in the role 'reward': --reward-model "
-                "vllm-score/NAME (vllm-classify, vllm-pooling, http-score likewise) with --reward-url URL"
-            )
+            raise UsageError(NEEDS_REWARD_MODEL)
         messages = (
             Message("user", problem.question),
             Message("assistant", attempt.text or "(no answer)"),

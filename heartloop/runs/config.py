@@ -17,6 +17,8 @@ from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
 from heartloop.errors import JournalCorrupt, UsageError
 from heartloop.judges import judge_from_name
+from heartloop.judges.base import roles_needed
+from heartloop.judges.reward import NEEDS_REWARD_MODEL
 from heartloop.judges.verifying import score
 from heartloop.responders.chat import ChatResponder
 from heartloop.strategies import Strategy, strategy_from_name
@@ -138,6 +140,8 @@ class ArmConfig:
                 **options,
             )
         judge = judge_from_name(self.judge)
+        if "reward" in roles_needed(judge) - models.keys():
+            raise UsageError(NEEDS_REWARD_MODEL)
         if self.score_after and not judge.needs_reference:
             raise UsageError(
                 f"--score-after goes with an oracle; the judge {self.judge!r} looks at all rounds anyway"

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, cast
 
 from heartloop.backends.base import bytes_bound
 from heartloop.engine.engine import Engine
 from heartloop.engine.models import Model
 from heartloop.engine.solving import Arm
-from heartloop.errors import HeartLoopError
+from heartloop.errors import HeartLoopError, UsageError
 from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.strategies.prompts import Prompts
-from heartloop.types import Attempt, Completion, Message, Problem, Request, Verdict, text_of
+from heartloop.types import (
+    Attempt,
+    Completion,
+    Message,
+    Problem,
+    Request,
+    StopReason,
+    TokenLogprob,
+    TraceConfidence,
+    Verdict,
+    text_of,
+)
 
 __all__ = ["DryRun", "dry_run"]
 
 PLACEHOLDER = "[the model's answer]"
 _FINAL = "[its final answer "
+_UNSURE = TraceConfidence(1, 20, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1, self_certainty=1.0)
+_ROWS = (TokenLogprob(PLACEHOLDER, -1.0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +66,11 @@ class _StandIn:
         self.context_tokens = config.context_tokens
         self.config = config
         # Judges ask the real backend for JSON if it takes that; what is shown is what would be sent.
-        self.structured_output = False
+        self.structured_output = self.cuts = self.scores = False
         with contextlib.suppress(HeartLoopError):
-            self.structured_output = bool(getattr(config.model().make_backend(), "structured_output", False))
+            real = config.model().make_backend()
+            for offered in ("structured_output", "cuts", "scores"):
+                setattr(self, offered, bool(getattr(real, offered, False)))
         self.requests: list[Request] = []
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -72,7 +88,14 @@ class _StandIn:
             prompt = min(prompt, self.context_tokens)
         self.prompt_tokens += prompt
         self.completion_tokens += most
-        return Completion(f"{PLACEHOLDER} \\boxed{{{_FINAL}{len(self.requests)}]}}")
+        if self.scores:
+            return Completion("0.5")
+        asked = request.sampling
+        return Completion(
+            f"{PLACEHOLDER} \\boxed{{{_FINAL}{len(self.requests)}]}}",
+            confidence=None if asked.logprobs is None else _UNSURE,
+            prompt_logprobs=(None, *_ROWS) if "prompt_logprobs" in asked.extra else None,
+        )
 
     def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
         return 0
@@ -100,7 +123,11 @@ async def _never_the_same(a: str, b: str, kind: str) -> bool:
 
 
 async def dry_run(config: RunConfig, problems: Iterable[Problem]) -> DryRun:
-    """Go through all ``problems`` with stand-ins. Raises what building the arms raises."""
+    """Go through all ``problems`` with stand-ins.
+
+    Raises:
+        UsageError: an arm can't be built, or can't go through a problem: the bound would be too low.
+    """
     stand_ins = {role: _StandIn(model) for role, model in config.models.items()}
     models = {
         role: Model(name=stand_in.name, backend=stand_in, sampling=config.models[role].model().sampling)
@@ -114,7 +141,9 @@ async def dry_run(config: RunConfig, problems: Iterable[Problem]) -> DryRun:
     for problem in problems:
         looked_at += 1
         for arm in arms:
-            await engine.solve(problem, arm)
+            solution = await engine.solve(problem, arm)
+            if solution.stop_reason is StopReason.FAILED:
+                raise UsageError(f"arm {arm.name!r} would fail: {solution.error}")
             if looked_at == 1:
                 shown += [
                     (arm.name, request) for stand_in in stand_ins.values() for request in stand_in.requests
@@ -139,4 +168,8 @@ async def dry_run(config: RunConfig, problems: Iterable[Problem]) -> DryRun:
 
 def _with_stand_in(arm: Arm) -> Arm:
     judge = _NeverRight(arm.judge.name) if arm.judge.needs_reference else arm.judge
-    return replace(arm, judge=judge, scorer=None)
+    strategy: Any = arm.strategy
+    if is_dataclass(strategy) and getattr(strategy, "stop", None) is not None:
+        # What a rule would see are placeholders. The bound is that of a rule that never stops.
+        strategy = replace(cast(Any, strategy), stop=None)
+    return replace(arm, judge=judge, strategy=strategy, scorer=None)

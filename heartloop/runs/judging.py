@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from heartloop.engine.results import outcome_of
+from heartloop.engine.serial import attempt_from_dict
 from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.reader import JournalReader
 from heartloop.journal.records import Event, EventKey
-from heartloop.judges import judge_from_name
+from heartloop.judges import Judge, judge_from_name
+from heartloop.judges.base import logprobs_needed
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
 from heartloop.runs.judged import Judged, judged_arms
 from heartloop.runs.run import JOURNAL_NAME, Run, journal_in
@@ -79,7 +81,8 @@ def open_rejudging(
         prompts: wording; default: the run's, and ours where the run had none for judges.
 
     Raises:
-        UsageError: no run there; one that stopped at an oracle's yes; ``out`` belongs to something else.
+        UsageError: no run there; one that stopped at an oracle's yes, or whose attempts lack what a judge
+            goes by; ``out`` belongs to something else.
         UnknownName: no such judge or arm.
         JournalError: a journal can't be used.
     """
@@ -102,6 +105,8 @@ def open_rejudging(
         chosen = _arms(config, arms)
         for arm in chosen:
             _refuse_an_oracles_yes(source, arm)
+            for judge in made:
+                _refuse_without_logprobs(source, arm, judge)
         targets = {f"{arm.name}@{judge}": arm.name for arm in chosen for judge in names}
         new = [ArmConfig(f"{arm.name}@{judge}", RECORDED, judge) for arm in chosen for judge in names]
         if (place / JOURNAL_NAME).exists():
@@ -128,6 +133,8 @@ def open_rejudging(
             run.journal.add_problems(_unknown_problems(run, source, ended))
             run.journal.set_meta("config", config.to_dict())
             run.config = config
+            # Judges of earlier calls may have what they lack still lacking; they wait for `resume`.
+            run.only = frozenset(targets)
         except BaseException:
             run.close()
             raise
@@ -137,7 +144,8 @@ def open_rejudging(
 async def judge_run(folder: str | Path, judges: Sequence[str], **settings: Any) -> list[Judged]:
     """:func:`open_rejudging` (which takes the same settings), executed; what each judge made of each arm.
 
-    Called again it goes on where it was, or adds judges; what was judged is not paid again.
+    Called again it goes on where it was, or adds judges; what was judged is not paid again. Only the judges
+    that are named work; the report is of all.
     """
     with open_rejudging(folder, judges, **settings) as opened:
         await opened.run.execute()
@@ -171,6 +179,26 @@ def _refuse_an_oracles_yes(source: JournalReader, arm: ArmConfig) -> None:
             "oracle: no judge can be measured on it. Make a run whose rounds all run, with --score-after "
             "(or with a judge that needs no reference), and judge that"
         )
+
+
+def _refuse_without_logprobs(source: JournalReader, arm: ArmConfig, judge: Judge) -> None:
+    """A judge of log-probabilities has nothing to go by where the run did not ask for them."""
+    needed = logprobs_needed(judge)
+    if needed is None:
+        return
+    for result in source.results(arm.name):
+        attempts = [attempt_from_dict(e.data) for e in _attempts(source.events(arm.name, result.problem), "")]
+        for found in (a.confidence for a in attempts if a.text or a.reasoning):
+            if found is None or (needed < 0 and found.self_certainty is None):
+                what, how = (
+                    ("them", "--logprobs 20") if needed > 0 else ("all of them", f"--judge {judge.name}")
+                )
+                raise UsageError(
+                    f"the judge {judge.name!r} needs log-probabilities, and the attempts of arm {arm.name!r} "
+                    f"were made without {what} (problem {result.problem!r}): make the run with {how}"
+                )
+        if attempts:  # the settings are those of all problems
+            return
 
 
 def _ended(source: JournalReader, arms: Sequence[ArmConfig]) -> set[str]:

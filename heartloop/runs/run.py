@@ -82,6 +82,9 @@ class Run:
     """One run, opened for writing. ``execute`` works on what is not finished.
 
     Use :meth:`create` or :meth:`open`; close with :meth:`close`, or as a context manager.
+
+    Attributes:
+        only: names of the arms to work on; None: all.
     """
 
     def __init__(self, folder: Path, journal: SqliteJournal, config: RunConfig) -> None:
@@ -94,6 +97,7 @@ class Run:
         self._draining: asyncio.Task[None] | None = None
         self._failed: dict[tuple[str, str], str] = {}
         self.interrupted = False
+        self.only: frozenset[str] | None = None
 
     @classmethod
     def create(cls, folder: str | Path, config: RunConfig, problems: Iterable[Problem]) -> Self:
@@ -181,7 +185,8 @@ class Run:
         """
         config = self.config
         prompts = Prompts.from_dict(config.prompts)
-        arms = [arm.arm(prompts, config.models) for arm in config.arms]
+        worked_on = [arm for arm in config.arms if self.only is None or arm.name in self.only]
+        arms = [arm.arm(prompts, config.models) for arm in worked_on]
         self.journal.close_open_reservations()
         engine = self._engine = Engine(
             {role: self._model(model) for role, model in config.models.items()},

@@ -50,6 +50,11 @@ def judge(text: str) -> Any:
     return built(parsed(text), maker)
 
 
+def test_a_spec_that_names_nothing_is_told_the_known_judges() -> None:
+    with pytest.raises(UsageError, match=r"name of a judge is missing.*Known judges: .*majority"):
+        judge_from_name("?")
+
+
 def test_options_are_read_by_their_types_and_name_the_judge() -> None:
     made = judge(" leaf : budget=3, floor=0.25 ,both=no,look=long,url=http://h:8000/v1?a=b,least=none ")
     assert (made.budget, made.floor, made.both, made.look) == (3, 0.25, False, "long")

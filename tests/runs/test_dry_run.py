@@ -11,6 +11,7 @@ import pytest
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.engine.engine import Engine
 from heartloop.engine.models import Model
+from heartloop.errors import UsageError
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
 from heartloop.runs.dry_run import PLACEHOLDER, dry_run
 from heartloop.strategies.prompts import Prompts
@@ -21,6 +22,37 @@ from tests.support.fault_server import FaultServer
 
 def bodies(server: FaultServer) -> list[list[Any]]:
     return [call["body"]["messages"] for call in server.calls]
+
+
+@pytest.mark.parametrize(
+    ("arm", "calls"),
+    [
+        (ArmConfig("a", "resample", "weighted", max_rounds=3), 3),
+        (ArmConfig("a", "resample", "self_certainty", max_rounds=3), 3),
+        (ArmConfig("a", "resample", "follow_up", max_rounds=3), 3 + 2 * 3),
+        (ArmConfig("a", "resample", "reward", max_rounds=3), 3 + 3),
+        (ArmConfig("a", "deepconf:attempts=8,warm_up=4", "deepconf"), 8),
+        (ArmConfig("a", "heart", "pointwise", max_rounds=3, stop="confidence"), 3 + 3),
+        (ArmConfig("a", "heart", "weighted", max_rounds=3, stop="confidence:of=mean"), 3),
+        (ArmConfig("a", "resample", "majority", max_rounds=9, stop="gain:cost=0.3"), 9),
+    ],
+)
+def test_the_bound_holds_for_judges_and_rules_that_look_at_what_a_stand_in_lacks(
+    arm: ArmConfig, calls: int
+) -> None:
+    models = {
+        "generator": ModelConfig("vllm/test", base_url="http://127.0.0.1:1/v1"),
+        "reward": ModelConfig("vllm-score/test", base_url="http://127.0.0.1:1"),
+    }
+    problem = Problem("p", "What is 2 + 2?", reference="4")
+    assert asyncio.run(dry_run(RunConfig(models, (arm,)), [problem])).calls == calls
+
+
+def test_what_would_fail_is_said_and_bounds_nothing() -> None:
+    models = {"generator": ModelConfig("test", base_url="http://127.0.0.1:1/v1")}
+    config = RunConfig(models, (ArmConfig("a", "deepconf", "deepconf"),))
+    with pytest.raises(UsageError, match=r"arm 'a' would fail: .*can't be stopped"):
+        asyncio.run(dry_run(config, [Problem("p", "What is 2 + 2?")]))
 
 
 @pytest.mark.parametrize(

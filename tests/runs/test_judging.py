@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,6 +203,46 @@ def test_what_cannot_be_judged_is_said(recorded: Path, server: FaultServer, tmp_
         changed = made(tmp_path / "changed", worse, data)
     with pytest.raises(UsageError, match="judged on other attempts"):
         open_rejudging(changed, ["majority"], out=tmp_path / "j")
+
+
+@pytest.mark.parametrize("judge", ["weighted", "cascade(majority,deepconf)", "self_certainty"])
+def test_a_judge_of_log_probabilities_is_refused_where_the_run_has_none(
+    recorded: Path, tmp_path: Path, judge: str
+) -> None:
+    with pytest.raises(UsageError, match=r"needs log-probabilities.*were made without"):
+        open_rejudging(recorded, ["majority", judge], out=tmp_path / "j")
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_judge_that_failed_earlier_keeps_no_other_from_its_work(recorded: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "j", "--arm", "resample"]
+    failed = heartloop("judge", recorded, "-j", "follow_up", *out)
+    assert failed.code != 0
+    assert "log-probabilities of prompts" in failed.err
+    done = heartloop("judge", recorded, "-j", "majority", *out)
+    assert done.code == 0, done.err
+    assert "without its judgement" in done.out  # of the one that failed
+    shown = heartloop("judge", recorded, "-j", "majority", *out, "--json").json
+    unfinished = {one["judge"]: one["unfinished"] for one in shown["judged"]}
+    assert unfinished["majority"] == 0 < unfinished["follow_up"]
+
+
+def test_a_reward_judge_without_its_model_is_refused_before_anything_is_made(
+    recorded: Path, tmp_path: Path
+) -> None:
+    for spec in ("reward", "panel(majority,keep_first(reward))"):
+        with pytest.raises(UsageError, match="--reward-model"):
+            open_rejudging(recorded, [spec], out=tmp_path / "j")
+    assert not (tmp_path / "j").exists()
+
+
+def test_the_folder_may_be_named_by_a_dot(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(recorded, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    with open_rejudging(".", ["majority"]) as opened:
+        assert opened.run.folder == tmp_path / "run-judged"
 
 
 def test_what_was_cut_off_while_attempts_were_copied_is_made_good(
