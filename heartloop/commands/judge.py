@@ -173,11 +173,12 @@ def _show(found: Sequence[Judged], console: Console) -> None:
         for head in ("right", "95%", "gain kept", "mixed", "calls", "tokens"):
             table.add_column(head, justify="right", no_wrap=True)
         for one in of_arm:
+            kept = one.kept
             table.add_row(
                 clean(one.judge),
                 _accuracy(one.chosen, one.problems),
                 _range(one.interval(one.chosen)),
-                "-" if one.kept is None else f"{one.kept:.0%} ({_range(one.kept_interval)})",
+                "-" if kept is None else f"{kept.value:.0%} ({_range((kept.low, kept.high))})",
                 _accuracy(one.mixed_chosen, one.mixed),
                 f"{one.calls:,}",
                 f"{one.tokens:,}",
@@ -190,6 +191,8 @@ def _show(found: Sequence[Judged], console: Console) -> None:
                 )
                 left = "no budget left); what counts there is the majority's answer"
                 console.print(clean(lacking + left, style="yellow"), soft_wrap=True)
+        for why in dict.fromkeys(one.kept_why for one in of_arm if one.kept_why):
+            console.print(f"gain kept: {why}", soft_wrap=True, markup=False)
 
 
 def _range(interval: tuple[float, float] | None) -> str:

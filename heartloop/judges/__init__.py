@@ -1,6 +1,6 @@
 """Judges: who looks at attempts. One file each.
 
-A judge is named by a spec, as the command line writes it (see :mod:`heartloop.judges.spec`)::
+A judge is named by a spec, as the command line writes it (see :mod:`heartloop.specs`)::
 
     majority
     pairwise:budget=3,window=8
@@ -16,7 +16,8 @@ from types import MappingProxyType
 
 from heartloop.errors import UnknownName, UsageError
 from heartloop.judges.base import Judge
-from heartloop.judges.spec import Spec, built, parsed
+from heartloop.judges.spec import built
+from heartloop.specs import Spec, parsed
 
 __all__ = ["Judge", "judge_from_name", "known_judges"]
 
@@ -60,7 +61,7 @@ def judge_from_name(name: str) -> Judge:
         UsageError: the spec can't be read, or an option's value can't work.
     """
     try:
-        spec = parsed(name)
+        spec = parsed("judge", name)
     except UsageError as error:
         raise UsageError(f"{error}. Known judges: {', '.join(known_judges())}") from None
     return built(spec, _maker)

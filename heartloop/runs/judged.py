@@ -1,27 +1,25 @@
 """How much of the oracle's gain a judge keeps, from the journal of a run of judgements.
 
-The oracle over candidates is right wherever any candidate is. Between it and the first attempt lies what
-choosing can win: a judge keeps (judge - first) / (oracle - first) of it. Intervals are from a bootstrap over
-problems that draws all three together, since they are of the same problems.
+Counts are of the problems that have been scored. The share that is kept, and its interval, are those of
+:mod:`heartloop.reports.judging`, which needs the extra ``[report]``; all else is known without.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from heartloop.engine.results import Outcome
+from heartloop.errors import UsageError
 from heartloop.journal.queries import JournalQueries
+from heartloop.reports.judging import Figure, judge_figures
 from heartloop.runs.config import ArmConfig, RunConfig
 from heartloop.runs.intervals import wilson
 from heartloop.runs.summary import outcomes
 from heartloop.types import StopReason
 
 __all__ = ["Judged", "judged_arms"]
-
-_DRAWS = 2000
 
 Interval = tuple[float, float]
 
@@ -36,8 +34,8 @@ class Judged:
         first, chosen, oracle: right first attempts, right choices, and problems with any right attempt.
         mixed: problems with right and wrong attempts, where a choice matters; ``mixed_chosen`` right choices
             among them; ``mixed_random`` what picking an attempt at random gets right, on average.
-        kept: the share of the oracle's gain that the judge keeps, and its 95% interval; None where the
-            interval of that gain touches 0.
+        kept: the share of the oracle's gain that the judge keeps, (chosen - first) / (oracle - first), with
+            its 95% interval; None where it can't be shown, and ``kept_why`` says so.
         unfinished: problems whose judgement ended early (budget) or failed: their choice is the best so far.
     """
 
@@ -50,8 +48,8 @@ class Judged:
     mixed: int
     mixed_chosen: int
     mixed_random: float
-    kept: float | None
-    kept_interval: Interval | None
+    kept: Figure | None
+    kept_why: str
     calls: int
     tokens: int
     unfinished: int
@@ -68,7 +66,8 @@ class Judged:
             interval = self.interval(right)
             data[f"{name}_accuracy"] = right / self.problems if self.problems else None
             data[f"{name}_interval_95"] = None if interval is None else list(interval)
-        data["kept_interval_95"] = data.pop("kept_interval")
+        data["kept"] = None if self.kept is None else self.kept.value
+        data["kept_interval_95"] = None if self.kept is None else [self.kept.low, self.kept.high]
         return data
 
 
@@ -83,23 +82,22 @@ def _judged(arm: ArmConfig, found: Sequence[Outcome], seed: int) -> Judged:
         for outcome in found
         if outcome.rows and outcome.correct is not None and all(r.correct is not None for r in outcome.rows)
     ]
-    first = [bool(outcome.rows[0].correct) for outcome in scored]
+    candidates = [[bool(row.correct) for row in outcome.rows] for outcome in scored]
     chosen = [bool(outcome.correct) for outcome in scored]
-    oracle = [any(row.correct for row in outcome.rows) for outcome in scored]
-    mixed = [o for o in scored if len({row.correct for row in o.rows}) > 1]
-    kept, interval = _kept(first, chosen, oracle, random.Random(seed))
+    mixed = [k for k, rights in enumerate(candidates) if any(rights) and not all(rights)]
+    kept, why = _kept(chosen, candidates, seed)
     return Judged(
         arm=arm.name.removesuffix(f"@{arm.judge}"),
         judge=arm.judge,
         problems=len(scored),
-        first=sum(first),
+        first=sum(rights[0] for rights in candidates),
         chosen=sum(chosen),
-        oracle=sum(oracle),
+        oracle=sum(any(rights) for rights in candidates),
         mixed=len(mixed),
-        mixed_chosen=sum(bool(outcome.correct) for outcome in mixed),
-        mixed_random=sum(sum(bool(r.correct) for r in o.rows) / len(o.rows) for o in mixed),
+        mixed_chosen=sum(chosen[k] for k in mixed),
+        mixed_random=sum(sum(candidates[k]) / len(candidates[k]) for k in mixed),
         kept=kept,
-        kept_interval=interval,
+        kept_why=why,
         calls=sum(outcome.calls for outcome in found),
         tokens=sum(outcome.usage.total_tokens for outcome in found),
         unfinished=sum(o.stop_reason in (StopReason.BUDGET, StopReason.FAILED) for o in found),
@@ -107,19 +105,13 @@ def _judged(arm: ArmConfig, found: Sequence[Outcome], seed: int) -> Judged:
 
 
 def _kept(
-    first: Sequence[bool], chosen: Sequence[bool], oracle: Sequence[bool], rng: random.Random
-) -> tuple[float | None, Interval | None]:
-    """The share kept with its 95% percentile interval; nothing where the gain's own interval touches 0."""
-    gains = [(c - f, o - f) for f, c, o in zip(first, chosen, oracle, strict=True)]
-    if not any(whole for _, whole in gains):
-        return None, None
-    draws = []
-    for _ in range(_DRAWS):
-        drawn = rng.choices(gains, k=len(gains))
-        draws.append((sum(part for part, _ in drawn), sum(whole for _, whole in drawn)))
-    wholes = sorted(whole for _, whole in draws)
-    if wholes[int(0.025 * _DRAWS)] <= 0:
-        return None, None
-    shares = sorted(part / whole for part, whole in draws if whole > 0)
-    lowest, highest = shares[int(0.025 * len(shares))], shares[int(0.975 * len(shares))]
-    return sum(part for part, _ in gains) / sum(whole for _, whole in gains), (lowest, highest)
+    chosen: Sequence[bool], candidates: Sequence[Sequence[bool]], seed: int
+) -> tuple[Figure | None, str]:
+    """The share that is kept, or None and why not."""
+    if not chosen:
+        return None, "no problem has been scored"
+    try:
+        figures = judge_figures(chosen, candidates, seed=seed)
+    except UsageError as error:  # the extra is not installed: the judgements are worth showing all the same
+        return None, str(error)
+    return figures.share, figures.share_why

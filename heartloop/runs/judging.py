@@ -71,7 +71,7 @@ def open_rejudging(
     """The judgements of the run in ``folder`` by ``judges``: new, or those in ``out`` with what is missing.
 
     Args:
-        judges: specs, see :mod:`heartloop.judges.spec`.
+        judges: specs, see :mod:`heartloop.specs`.
         out: folder of the judgements; default: ``folder`` with ``-judged`` behind its name. Where it holds
             some already, judges that are new to it are added.
         arms: which of the run's; default: all.

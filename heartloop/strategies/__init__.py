@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from heartloop.errors import UnknownName, UsageError
-from heartloop.specs import split_spec
+from heartloop.specs import plain
 from heartloop.strategies.base import Strategy, accepted
 
 __all__ = ["Strategy", "accepted", "known_strategies", "options_of", "strategy_from_name"]
@@ -97,7 +97,7 @@ def strategy_from_name(name: str, **options: Any) -> Strategy:
             raise UsageError(f"{option} must be at least 1, not {given[option]}")
     head = name.partition(":")[0].strip()
     if head in _OWN:
-        head, own = split_spec("strategy", name, {known: ours.own for known, ours in _OWN.items()})
+        head, own = plain("strategy", name, {known: ours.own for known, ours in _OWN.items()})
         return _own_strategy(_OWN[head], {**given, **own})
     for point in entry_points(group=_GROUP, name=name):
         registered = point.load()

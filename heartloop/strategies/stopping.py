@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from heartloop.errors import UsageError
 from heartloop.judges.majority import groups_by_answer
-from heartloop.specs import split_spec
+from heartloop.specs import options_of, plain
 from heartloop.types import Attempt, StopReason
 
 if TYPE_CHECKING:
@@ -320,14 +320,6 @@ _Rule: TypeAlias = type[Stability] | type[Agreement] | type[Confidence] | type[E
 STOP_RULES: Mapping[str, _Rule] = MappingProxyType(
     {"stability": Stability, "agreement": Agreement, "confidence": Confidence, "gain": ExpectedGain}
 )
-_OPTIONS: Mapping[str, Mapping[str, type]] = MappingProxyType(
-    {
-        "stability": {"rounds": int},
-        "agreement": {"level": float, "least": int},
-        "confidence": {"level": float, "of": str, "least": int},
-        "gain": {"cost": float, "horizon": int, "least": int},
-    }
-)
 
 
 def stop_from_spec(spec: str) -> StopRule:
@@ -337,7 +329,7 @@ def stop_from_spec(spec: str) -> StopRule:
         UnknownName: no such rule or option; the known ones are listed.
         UsageError: a value can't work.
     """
-    name, options = split_spec("stop rule", spec, _OPTIONS)
+    name, options = plain("stop rule", spec, {name: options_of(rule) for name, rule in STOP_RULES.items()})
     return STOP_RULES[name](**options)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from heartloop.errors import UnknownName, UsageError
 from heartloop.judges import Judge, judge_from_name, known_judges
 from heartloop.judges.majority import Majority
-from heartloop.judges.spec import Spec, built, parsed
+from heartloop.judges.spec import built
+from heartloop.specs import Spec, parsed
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def maker(spec: Spec) -> Any:
 
 
 def judge(text: str) -> Any:
-    return built(parsed(text), maker)
+    return built(parsed("judge", text), maker)
 
 
 def test_a_spec_that_names_nothing_is_told_the_known_judges() -> None:
@@ -140,7 +141,7 @@ _specs: st.SearchStrategy[Spec] = st.recursive(
 
 @given(_specs)
 def test_the_canonical_spelling_reads_as_itself(spec: Spec) -> None:
-    again = parsed(spec.text)
+    again = parsed("judge", spec.text)
     assert again.text == spec.text
     assert (again.name, len(again.parts), dict(again.options)) == (
         spec.name,
@@ -152,6 +153,7 @@ def test_the_canonical_spelling_reads_as_itself(spec: Spec) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        assert parsed(parsed(text).text).text == parsed(text).text
+        once = parsed("judge", text).text
+        assert parsed("judge", once).text == once
     except UsageError:
         pass

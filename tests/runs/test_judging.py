@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ import pytest
 from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.reader import JournalReader
 from heartloop.journal.sqlite import SqliteJournal
+from heartloop.reports.judging import Figure
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
 from heartloop.runs.data import read_problems
-from heartloop.runs.judged import _kept
 from heartloop.runs.judging import judge_run_sync, open_rejudging
 from heartloop.runs.run import Run, journal_in
 from tests.cli.command import heartloop, sums
@@ -157,8 +158,7 @@ def test_one_arm_and_another_model_for_the_judge(recorded: Path, tmp_path: Path)
     # It adds without mistakes, and finds the right answer wherever a candidate has it.
     [one] = found
     assert (one.arm, one.judge, one.chosen) == ("resample", "synthesis", one.oracle)
-    assert one.kept == 1.0
-    assert one.kept_interval == (1.0, 1.0)
+    assert one.kept == Figure(1.0, 1.0, 1.0)
     with pytest.raises(UsageError, match="other models"):
         open_rejudging(
             recorded, ["usc"], out=tmp_path / "j", models={"generator": ModelConfig("third", base_url="x")}
@@ -299,19 +299,22 @@ def test_a_server_that_takes_no_schema_is_asked_without(recorded: Path, tmp_path
     assert not any(taken[1:])
 
 
-def test_the_share_of_the_gain_that_is_kept() -> None:
-    rng = random.Random(0)
-    first = [False] * 50 + [True] * 50
-    oracle = [True] * 100
-    half = [n % 2 == 0 for n in range(50)] + [True] * 50
-    kept, interval = _kept(first, half, oracle, rng)
-    assert kept == 0.5
-    assert interval is not None
-    assert 0.3 < interval[0] < 0.5 < interval[1] < 0.7
-    # A judge that loses right answers keeps less than nothing.
-    worse, _ = _kept(first, [False] * 75 + [True] * 25, oracle, rng)
-    assert worse == -0.5
-    # No share of a gain that may be nothing.
-    assert _kept([True] * 9 + [False], [True] * 10, [True] * 10, rng) == (None, None)
-    assert _kept([True], [True], [True], rng) == (None, None)
-    assert _kept([], [], [], rng) == (None, None)
+def test_without_the_extra_all_but_the_share_is_there_and_it_says_what_to_install(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "j"
+    [with_it] = judge_run_sync(recorded, ["majority"], out=out, arms=["resample"])
+    for name in ("numpy", "scipy", "scipy.special"):
+        monkeypatch.setitem(sys.modules, name, None)
+    [without] = judge_run_sync(recorded, ["majority"], out=out, arms=["resample"])
+    assert without.kept is None
+    assert "pip install 'heartloop[report]'" in without.kept_why
+    assert replace(without, kept=with_it.kept, kept_why=with_it.kept_why) == with_it
+
+
+def test_a_share_that_cannot_be_shown_says_why(server: FaultServer, tmp_path: Path) -> None:
+    with FaultServer() as good:
+        folder = made(tmp_path / "run", good, sums(tmp_path / "data.jsonl", 3), ARMS[:1])
+    shown = heartloop("judge", folder, "-j", "majority")
+    assert shown.code == 0
+    assert "gain kept: the oracle gains 0.000" in shown.out

@@ -158,13 +158,15 @@ def test_a_rules_name_is_its_spec(rule: StopRule) -> None:
     ("spec", "kind", "said"),
     [
         ("agrement", UnknownName, "agreement"),
-        ("agreement:", UsageError, "nothing follows"),
+        ("agreement:", UsageError, "option is missing"),
         ("agreement:lvl=1", UnknownName, "level"),
         ("agreement:level=high", UsageError, "number"),
-        ("agreement:level", UsageError, "level=..."),
+        ("agreement:level", UsageError, "option is missing"),
         ("agreement:level=1.5", UsageError, "between 0.5 and 1"),
         ("stability:rounds=1", UsageError, "at least 2"),
         ("gain:cost=0", UsageError, "between 0 and 1"),
+        ("agreement(gain)", UsageError, "nothing in parentheses"),
+        ("agreement:level=0.9 gain", UsageError, "number"),
         ("confidence:level=nan", UsageError, "number"),
     ],
 )
