@@ -107,7 +107,8 @@ class Ask:
         """
         as_json = self.structured and session.offers("judge", "structured_output")
         format = f"{self.answer}_{'json' if as_json else 'line'}{'' if self.think else '_only'}"
-        sampling = replace(session.sampling("judge"), logprobs=self.alternatives)
+        # A rating is read from the table, also where the generator's are only summed up (--logprobs).
+        sampling = replace(session.sampling("judge"), logprobs=self.alternatives, logprobs_as="table")
         if as_json:
             sampling = replace(
                 sampling, extra={**sampling.extra, "response_format": self._schema(len(shown))}

@@ -198,6 +198,29 @@ def test_votes_that_fail_are_left_out_and_all_failing_is_the_problems_failure() 
     assert solution.stop_reason is StopReason.FAILED
 
 
+def test_the_score_tokens_odds_count_also_where_the_generators_table_is_only_summed_up() -> None:
+    def critic(request: Request) -> Completion:
+        odds = (("8", math.log(0.5)), ("2", math.log(0.5)))
+        rows = (TokenLogprob("Score:", -0.1, (("Score:", -0.1),)), TokenLogprob("8", math.log(0.5), odds))
+        return Completion("Score: 8", logprobs=rows)
+
+    sampling = Sampling(logprobs=20, logprobs_as="summary")  # as `heartloop run --logprobs 20` has it
+    solution, _ = judged("pointwise:think=false", [1, 2], critic, sampling=sampling)
+    verdicts = [attempt.verdict for attempt in solution.attempts]
+    assert [verdict and verdict.score for verdict in verdicts] == [pytest.approx(5 / 9)] * 2
+
+
+def test_candidates_whose_answers_are_as_long_as_their_texts_fit_in_the_end() -> None:
+    sums = ["1+" * 4000 + "3", "2+" * 4000 + "5"]
+
+    def cramped(request: Request) -> Any:
+        return ContextOverflow("no") if len(asked(request)) > 3000 else "Choice: 1\nScore A: 9\nScore B: 1"
+
+    for spec in ("genselect", "pairwise", "synthesis", "pointwise"):
+        solution, _ = judged(spec, sums, cramped, texts=True)
+        assert solution.stop_reason is StopReason.ROUNDS, (spec, solution.error)
+
+
 def test_the_score_is_the_expectation_over_the_score_token() -> None:
     top = (("7", math.log(0.5)), ("9", math.log(0.25)), (" 1", math.log(0.25)), ("x", math.log(0.1)))
     tokens = (
