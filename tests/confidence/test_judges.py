@@ -6,9 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import orjson
@@ -34,6 +32,7 @@ from heartloop.types import (
     text_of,
 )
 from tests.loop.helpers import boxed, exported, loop, run
+from tests.support.loopback import Handler, listening
 
 PROBLEM = Problem("p", "Which number?", reference="1")
 
@@ -266,28 +265,14 @@ def test_a_backend_without_prompt_log_probabilities_is_named() -> None:
 def serving(answer: Any) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     asked: list[tuple[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_POST(self) -> None:
-            body = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = orjson.loads(self.content())
             asked.append((self.path, body))
-            content = orjson.dumps(answer(body) if callable(answer) else answer)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(orjson.dumps(answer(body) if callable(answer) else answer))
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Answering) as root:
+        yield root, asked
 
 
 USAGE = {"prompt_tokens": 11, "total_tokens": 11}

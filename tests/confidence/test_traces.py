@@ -6,11 +6,9 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import orjson
@@ -42,6 +40,7 @@ from heartloop.types import (
     Usage,
 )
 from tests.loop.helpers import boxed, exported, loop, run, scripted
+from tests.support.loopback import Handler, listening
 
 
 def table(confidences: list[float], k: int = 4) -> tuple[TokenLogprob, ...]:
@@ -235,29 +234,14 @@ def piece(word: str, confidence: float, count: int, finish: str | None = None) -
 def serving(content: bytes) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     bodies: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Streaming(Handler):
         def do_POST(self) -> None:
-            bodies.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            try:
-                self.wfile.write(content)
-            except OSError:
-                pass
+            bodies.append(orjson.loads(self.content()))
+            with suppress(OSError):  # whoever has read enough hangs up
+                self.answer(content, content_type="text/event-stream")
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", bodies
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Streaming) as root:
+        yield f"{root}/v1", bodies
 
 
 def streamed(content: bytes, cut: ConfidenceCut) -> tuple[Completion, dict[str, Any]]:

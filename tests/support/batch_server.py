@@ -18,9 +18,7 @@ import asyncio
 import json
 import os
 import random
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +31,7 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.fault_server import FaultServer
+from tests.support.fault_server import FaultServer, InThread
 
 
 @dataclass
@@ -86,12 +84,12 @@ class _Batch:
     task: asyncio.Task[None] | None = None
 
 
-class BatchServer:
+class BatchServer(InThread):
     """The server; ``events`` is its log in memory."""
 
     def __init__(self, log: str | Path | None = None, port: int = 0, **faults: Any) -> None:
+        super().__init__(port)
         self.faults = Faults(**faults)
-        self.port = port
         self.events: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, _Batch] = {}
@@ -99,39 +97,14 @@ class BatchServer:
         self._runs: Counter[str] = Counter()
         self._requests = random.Random(self.faults.seed)
         self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._thread: threading.Thread | None = None
-        self._stop: Callable[[], object] = lambda: None
         self._creations = 0
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in list(self.events) if entry["event"] == event]
 
     # --- life ------------------------------------------------------------------------------------
 
-    def __enter__(self) -> BatchServer:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve(ready.set)), daemon=True)
-        self._thread.start()
-        if not ready.wait(10):
-            raise RuntimeError("the batch server did not start")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop()
-        assert self._thread is not None
-        self._thread.join(10)
-
     async def serve(self, on_ready: Callable[[], None], *, signals: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
-        if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stopped.set)
         app = web.Application(client_max_size=1 << 30, middlewares=[self._guard])
         app.router.add_post("/v1/files", self._upload)
         app.router.add_get("/v1/files/{id}/content", self._content)
@@ -144,8 +117,7 @@ class BatchServer:
         site = web.TCPSite(runner, "127.0.0.1", self.port)
         await site.start()
         self.port = runner.addresses[0][1]
-        on_ready()
-        await stopped.wait()
+        await self._until_stopped(on_ready, signals)
         for batch in self.batches.values():
             if batch.task is not None:
                 batch.task.cancel()

@@ -36,7 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _ERRORS: dict[str, tuple[int, dict[str, str], Any]] = {
     "400": (400, {}, {"message": "'messages' is too odd", "type": "invalid_request_error", "code": None}),
@@ -144,7 +144,50 @@ _SUM = re.compile(r"What is (-?\d+) \+ (-?\d+)\?")
 Script = Sequence[str] | Callable[[dict[str, Any], int], str]
 
 
-class FaultServer:
+class InThread:
+    """A server in a thread of its own between ``with`` and its end.
+
+    A subclass has ``serve``, which calls ``on_ready``, awaits :meth:`_until_stopped` and cleans up.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] = lambda: None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def serve(self, on_ready: Callable[[], None], *, signals: bool = False) -> None:
+        raise NotImplementedError
+
+    async def _until_stopped(self, on_ready: Callable[[], None], signals: bool) -> None:
+        """Says that it is ready, and returns when told to stop: by leaving ``with``, or by a signal."""
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stopped.set)
+        on_ready()
+        await stopped.wait()
+
+    def __enter__(self) -> Self:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve(ready.set)), daemon=True)
+        self._thread.start()
+        if not ready.wait(10):
+            raise RuntimeError(f"the {type(self).__name__} did not start")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop()
+        assert self._thread is not None
+        self._thread.join(10)
+
+
+class FaultServer(InThread):
     """The server, in a thread of its own between ``with`` and its end.
 
     Attributes:
@@ -178,6 +221,7 @@ class FaultServer:
             api_key: calls with another key get a 401.
             refuses: request fields that get OpenAI's unsupported_parameter or unsupported_value error.
         """
+        super().__init__(port)
         names = [*(() if callable(script) else script), *(rates or ())]
         unknown = sorted(set(names) - set(FAULTS))
         if unknown:
@@ -188,52 +232,27 @@ class FaultServer:
         self.calls: list[dict[str, Any]] = []
         self._buckets = [_Bucket(rpm) if rpm else None, _Bucket(tpm) if tpm else None]
         self.running = self.peak = self.connections = self.connections_made = 0
-        self.port = port
         self._seen: Counter[str] = Counter()
         self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._thread: threading.Thread | None = None
-        self._stop: Callable[[], object] = lambda: None
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def count(self, state: str) -> int:
         return sum(call["state"] == state for call in list(self.calls))
 
     # --- life ------------------------------------------------------------------------------------
 
-    def __enter__(self) -> FaultServer:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve(ready.set)), daemon=True)
-        self._thread.start()
-        if not ready.wait(10):
-            raise RuntimeError("the fault server did not start")
-        return self
-
     def __exit__(self, *exc: object) -> None:
-        self._stop()
-        assert self._thread is not None
-        self._thread.join(10)
+        super().__exit__(*exc)
         if self._log is not None:
             os.close(self._log)
             self._log = None
 
     async def serve(self, on_ready: Callable[[], None], *, signals: bool = False) -> None:
-        """Serve until told to stop (by leaving ``with``, or by a signal)."""
-        loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
-        if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stopped.set)
         open_now: set[_Connection] = set()
-        server = await loop.create_server(
+        server = await asyncio.get_running_loop().create_server(
             lambda: _Connection(self, open_now), "127.0.0.1", self.port, backlog=4096
         )
         self.port = server.sockets[0].getsockname()[1]
-        on_ready()
-        await stopped.wait()
+        await self._until_stopped(on_ready, signals)
         server.close()
         for connection in list(open_now):
             connection.abort()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from heartloop.types import Budget, Completion, Sampling, Usage
 from tests.cli.command import environment, run_process
 from tests.loop.helpers import QUICK, answers_by_round, boxed, loop, run
 from tests.support.fault_server import FaultServer
+from tests.support.loopback import Handler, listening
 from tests.support.virtual_time import run_virtually
 
 needed = "OpenTelemetry's SDK is not installed (requirements-dev.txt)"
@@ -321,38 +320,26 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 # --- the command line ------------------------------------------------------------------------------------
 
 
-class _Collector(BaseHTTPRequestHandler):
+class _Collector(Handler):
     posts: list[tuple[str, bytes, str]]
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.posts.append((self.path, body, self.headers.get("x-team", "")))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        pass
+        self.posts.append((self.path, self.content(), self.headers.get("x-team", "")))
+        self.answer()
 
 
 def test_the_command_line_sends_to_where_the_variables_say(tmp_path: Path) -> None:
     posts: list[tuple[str, bytes, str]] = []
-    collector = HTTPServer(("127.0.0.1", 0), type("Collector", (_Collector,), {"posts": posts}))
-    thread = threading.Thread(target=collector.serve_forever)
-    thread.start()
-    try:
+    with listening(type("Collector", (_Collector,), {"posts": posts})) as root:
         done = run_process(
             *("solve", "What is 20 + 22?", "--model", "scripted/echo", "--otel", "--strategy", "single_pass"),
             env=environment(
-                OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
+                OTEL_EXPORTER_OTLP_ENDPOINT=root,
                 OTEL_EXPORTER_OTLP_HEADERS="x-team=blue",
                 OTEL_EXPORTER_OTLP_COMPRESSION="none",
                 OTEL_SERVICE_NAME="night-shift",
             ),
         )
-    finally:
-        collector.shutdown()
-        thread.join()
-        collector.server_close()
     assert done.code == 0, done.err
     bodies = {path: body for path, body, _ in posts}
     assert set(bodies) == {"/v1/traces", "/v1/metrics"}
