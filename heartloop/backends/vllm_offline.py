@@ -188,7 +188,9 @@ class VllmOffline:
         parameters = [given for _, given in members]
         try:
             answers = llm.chat(messages, parameters, use_tqdm=False, **chat)
-        except (ValueError, TypeError) as error:
+        except Exception as error:
+            if "Dead" in type(error).__name__:  # the engine, not the request
+                raise
             if len(members) == 1:
                 return [(members[0][0].id, self._refusal(error))]
             half = len(members) // 2
