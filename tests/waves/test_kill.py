@@ -1,4 +1,4 @@
-"""kill -9 of a client with batches out, at any moment: nothing is submitted twice, nothing paid for is lost."""
+"""kill -9 of a client with batches out: nothing is submitted twice, nothing that was paid for is lost."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_killed_at_random_moments(tmp_path: Path, calm: bytes, seed: int) -> Non
 
 @pytest.mark.parametrize("commits", [2, 3, 4, 5])
 def test_killed_at_each_commit_of_a_wave(tmp_path: Path, commits: int) -> None:
-    """Two problems, one round: the first commits are those of the wave (decisions, made, creating, sent, ...)."""
+    """Two problems, one round: the first commits are those of the wave (made, creating, sent, results)."""
     out = tmp_path / "run"
     data = sums(tmp_path / "data.jsonl", 2)
     with serving(tmp_path / "log", seconds=0.05) as server:
