@@ -72,6 +72,7 @@ class VllmOffline:
         self.wave_bytes = 1 << 40
         self.poll_seconds = poll_seconds
         self._llm = llm
+        self._own = llm is None
         self._engine_args = engine_args
         self._thread: ThreadPoolExecutor | None = None
         self._running: dict[str, Future[list[tuple[str, Outcome]]]] = {}
@@ -141,9 +142,14 @@ class VllmOffline:
         for working in self._running.values():
             working.cancel()
         thread, self._thread = self._thread, None
-        self._llm = None
+        llm, self._llm = self._llm, None
         if thread is not None:
             await asyncio.to_thread(thread.shutdown)
+        if llm is not None and self._own:
+            # Its engine is a process that would be waited for, in vain, when this one ends.
+            core = getattr(getattr(llm, "llm_engine", None), "engine_core", None)
+            if callable(stop := getattr(core, "shutdown", None)):
+                await asyncio.to_thread(stop)
 
     # --- in the thread --------------------------------------------------------------------------------------
 

@@ -39,6 +39,10 @@ if [ -z "${HEARTLOOP_VLLM_URL:-}" ]; then
     touch "$venv/.installed"
   fi
   [ -f "$checkpoint/config.json" ] || "$venv/bin/python" "$here/make_checkpoint.py" "$checkpoint"
+  # For the tests that start vLLM themselves, in other folders.
+  HEARTLOOP_VLLM_VENV=$(cd "$venv" && pwd)
+  HEARTLOOP_VLLM_CHECKPOINT=$(cd "$checkpoint" && pwd)
+  export HEARTLOOP_VLLM_VENV HEARTLOOP_VLLM_CHECKPOINT
   port=$(free_port)
   log=$venv/server.log
   HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_CPU_KVCACHE_SPACE=1 \
