@@ -1,7 +1,7 @@
 """Waves at a real vLLM: ``run-batch`` over files, and an ``LLM`` in the process.
 
-Both start vLLM by themselves: HEARTLOOP_VLLM_VENV and HEARTLOOP_VLLM_CHECKPOINT say where it is (``make test-real``
-sets them). They assert on counts, never on what the model said.
+Both start vLLM by themselves. HEARTLOOP_VLLM_VENV and HEARTLOOP_VLLM_CHECKPOINT say where it is, which
+``make test-real`` sets. They assert on counts, never on what the model said.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from tests.cli.command import environment, finish, process, sums
 VENV = os.environ.get("HEARTLOOP_VLLM_VENV", "")
 CHECKPOINT = os.environ.get("HEARTLOOP_VLLM_CHECKPOINT", "")
 QUIET = {
-    **{"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"},
-    **{"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")},
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
 }
 ROOT = Path(__file__).parents[2]
 
