@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heartloop.commands import options as opt
 from heartloop.commands.output import (
     BUDGET,
     DONE,
@@ -66,7 +67,10 @@ def judge(
     retries: Annotated[int | None, typer.Option(min=0, help="Further tries of a failed call.")] = None,
     budget_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of all judgements.")] = None,
     budget_calls: Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most US dollars.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="Most US dollars; needs a known price (--price).")
+    ] = None,
+    price: opt.Price = None,
     prompts: Annotated[Path | None, typer.Option(help="TOML file with other wording.")] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
@@ -88,6 +92,7 @@ def judge(
         "temperature": temperature,
         "max_tokens": max_tokens,
         "concurrency": concurrency,
+        "price": price,
     }
     names = {"judge": judge_model, "synthesiser": synthesiser_model, "reward": reward_model}
     opened = open_rejudging(

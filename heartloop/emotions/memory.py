@@ -16,9 +16,11 @@ answers that are counted as found without them. Both are refused.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +148,13 @@ def _trials(journal: JournalReader) -> tuple[list[Outcome], dict[str, str]]:
 
 
 def question_hash(problem: Problem) -> str:
-    """Equal for questions that differ in white space and case alone."""
-    return hashlib.sha256(" ".join(text_of(problem.question).lower().split()).encode()).hexdigest()
+    """Equal for questions that differ in white space, case or the width of characters alone, and show the same
+    images."""
+    question = problem.question
+    shown = [] if isinstance(question, str) else [part for part in question if part.get("type") != "text"]
+    words = "".join(unicodedata.normalize("NFKC", text_of(question)).casefold().split())
+    pictures = json.dumps([dict(part) for part in shown], sort_keys=True, default=repr) if shown else ""
+    return hashlib.sha256(f"{words}\0{pictures}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def likeness(question: str, others: Sequence[str]) -> list[float]:

@@ -93,7 +93,7 @@ def open_rejudging(
         raise UsageError("no judge given: name at least one, such as 'majority' or 'pairwise'")
     if place.resolve() == folder.resolve():
         raise UsageError(f"{place}: the judgements need a folder of their own, beside the run's")
-    made = [judge_from_name(judge) for judge in judges]
+    made = list({judge.name: judge for judge in map(judge_from_name, judges)}.values())
     if knowing := [judge.name for judge in made if judge.needs_reference]:
         raise UsageError(
             f"the judge {knowing[0]!r} knows the reference; what an oracle makes of the attempts is shown "
@@ -101,7 +101,12 @@ def open_rejudging(
         )
     names = [judge.name for judge in made]
     with JournalReader(journal_in(folder)) as source:
-        config = RunConfig.from_dict(source.meta.get("config", {}))
+        if "config" not in source.meta:
+            raise UsageError(
+                f"{folder}: its journal is that of a HeartLoop of your own, which does not say what made the "
+                "attempts; judged again are runs of `heartloop run`"
+            )
+        config = RunConfig.from_dict(source.meta["config"])
         chosen = _arms(config, arms)
         for arm in chosen:
             _refuse_an_oracles_yes(source, arm)

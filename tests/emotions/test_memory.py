@@ -96,6 +96,19 @@ def test_a_problem_that_is_remembered_is_refused(problem: Problem, judge: str) -
             run(solve(given, rotation, judge=judge))
 
 
+def test_questions_are_told_apart_by_their_images_and_not_by_their_spacing() -> None:
+    from heartloop.emotions.memory import question_hash
+
+    def asked(text: str, *images: str) -> str:
+        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        return question_hash(Problem("x", ({"type": "text", "text": text}, *pictures)))
+
+    assert asked("What is 3 + 4 ?") == asked("what is 3+4?") == asked("What is \uff13 + 4?")
+    assert asked("What is shown?", "data:1") == asked("What is  shown?", "data:1")
+    assert len({asked("Shown?"), asked("Shown?", "data:1"), asked("Shown?", "data:2")}) == 3
+    assert asked("\ud800?") != asked("\ud801?")
+
+
 @pytest.mark.parametrize("settings", [{"judge": "majority"}, {"judge": "oracle", "score_after": True}])
 def test_without_an_oracle_a_run_can_not_remember_itself(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="memory:FOLDER"):

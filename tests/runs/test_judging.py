@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from heartloop import HeartLoop
+from heartloop.backends.scripted import ScriptedBackend
 from heartloop.errors import UnknownName, UsageError
 from heartloop.journal.reader import JournalReader
 from heartloop.journal.sqlite import SqliteJournal
@@ -234,6 +236,30 @@ def test_a_reward_judge_without_its_model_is_refused_before_anything_is_made(
         with pytest.raises(UsageError, match="--reward-model"):
             open_rejudging(recorded, [spec], out=tmp_path / "j")
     assert not (tmp_path / "j").exists()
+
+
+def test_a_journal_that_no_run_made_is_refused_with_the_reason(tmp_path: Path) -> None:
+    async def solve() -> None:
+        async with HeartLoop(
+            ScriptedBackend(["\\boxed{1}"]), journal=journal_at, strategy="resample"
+        ) as held:
+            await held.solve("Which?")
+
+    journal_at = tmp_path / "own" / "journal.sqlite"
+    journal_at.parent.mkdir()
+    asyncio.run(solve())
+    with pytest.raises(UsageError, match="HeartLoop of your own"):
+        open_rejudging(journal_at.parent, ["majority"])
+
+
+def test_a_judge_named_twice_judges_once_and_dollars_are_counted_by_a_given_price(
+    recorded: Path, tmp_path: Path
+) -> None:
+    args = ["-j", "usc", "-j", " usc", "--arm", "resample", "--price", "1000", "1000", "--budget-usd", "0.5"]
+    short = heartloop("judge", recorded, *args, "--out", tmp_path / "j", "--json")
+    assert short.code == 3, short.err
+    assert [one["judge"] for one in short.json["judged"]] == ["usc"]
+    assert 0 < short.json["run"]["cost_usd"] <= 0.5
 
 
 def test_the_folder_may_be_named_by_a_dot(
