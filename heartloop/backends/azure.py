@@ -98,7 +98,7 @@ class AzureOpenAIBackend(OpenAIBackend):
         # The client insists on a bearer token unless each call says that it does without.
         return {"headers": {"api-key": self._key, "Authorization": openai.Omit()}}
 
-    async def _with_known_models(self, client: Any, error: BackendError) -> BackendError:
+    async def _with_known_models(self, error: BackendError) -> BackendError:
         # Azure's list of models is of what could be deployed, not of what is.
         hint = "check the deployment's name, the endpoint and the api-version"
         return ModelNotFound(f"{error} ({hint})", status=error.status)

@@ -6,14 +6,15 @@ translates whatever goes wrong into the leaves of :class:`heartloop.errors.Backe
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from heartloop.errors import ModelCallsForbidden
+from heartloop.errors import ModelCallsForbidden, UsageError
 from heartloop.types import Completion, Message, Request
 
-__all__ = ["FORBID_ENV", "Backend", "RateLimits", "bytes_bound", "check_calls_allowed"]
+__all__ = ["FORBID_ENV", "Backend", "RateLimits", "bytes_bound", "check_calls_allowed", "own_loop"]
 
 FORBID_ENV = "HEARTLOOP_FORBID_MODEL_CALLS"
 """Set to 1 (as the tests of a program that uses HeartLoop might) to refuse calls to real models."""
@@ -112,6 +113,22 @@ def bytes_bound(messages: tuple[Message, ...]) -> int:
             else:
                 total += IMAGE_TOKENS
     return total
+
+
+def own_loop(
+    backend: object, own: asyncio.AbstractEventLoop | None, closed: bool
+) -> asyncio.AbstractEventLoop:
+    """The running loop, which must be ``own``, that of the backend's first call (None before that).
+
+    Raises:
+        UsageError: it is another one, or the backend is closed.
+    """
+    if closed:
+        raise UsageError(f"{backend!r} is closed")
+    loop = asyncio.get_running_loop()
+    if own is not None and own is not loop:
+        raise UsageError(f"{backend!r} belongs to another event loop: make one for each")
+    return loop
 
 
 def check_calls_allowed(backend: Backend) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from heartloop.backends.base import bytes_bound
+from heartloop.backends.base import bytes_bound, own_loop
 from heartloop.backends.openai_errors import ErrorBody, from_status
 from heartloop.backends.wire import completion_of, request_body
 from heartloop.errors import BackendError, BadRequest, BadResponse, ServerError, UnknownName, UsageError
@@ -197,15 +197,9 @@ class LlamaCppBackend:
         await self._ready()
 
     async def _ready(self) -> None:
-        if self._closed:
-            raise UsageError(f"{self!r} is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise UsageError(f"{self!r} belongs to another event loop: make one for each")
-            self._loop = loop
+        self._loop = own_loop(self, self._loop, self._closed)
         if self._loading is None:
-            self._loading = loop.create_task(asyncio.to_thread(self._load))
+            self._loading = self._loop.create_task(asyncio.to_thread(self._load))
         await asyncio.shield(self._loading)
 
     def _load(self) -> None:

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from heartloop.backends.address import Address, usable_key
-from heartloop.backends.base import RateLimits, bytes_bound
+from heartloop.backends.base import RateLimits
 from heartloop.backends.openai_errors import (
     ErrorBody,
     from_connection,
@@ -24,20 +24,16 @@ from heartloop.backends.openai_errors import (
     rate_limits,
     refused_parameter,
 )
-from heartloop.backends.secrets import Redactor
+from heartloop.backends.server import IDLE_SECONDS, NO_KEY, ServerBackend
 from heartloop.backends.wire import completion_of, decode, error_in_success, request_body
-from heartloop.errors import BackendError, BadRequest, CallTimeout, ModelNotFound, UsageError
-from heartloop.types import Completion, Message, Request
+from heartloop.errors import BackendError, BadRequest, ModelNotFound, UsageError
+from heartloop.types import Completion, Request
 
 __all__ = ["OpenAIBackend"]
 
 logger = logging.getLogger(__name__)
 
 _OFFICIAL = "https://api.openai.com/v1"
-_PLACEHOLDER = "none"
-_CONNECT_SECONDS = 30.0
-_IDLE_SECONDS = 3.0
-"""How long an unused connection is kept: below uvicorn's 5 s (vLLM), or requests would meet its closing."""
 
 _REASONING = re.compile(r"(?:^|/)(?:o[134](?:-|$)|gpt-5)")
 """Names of OpenAI's reasoning models, which take max_completion_tokens in place of max_tokens."""
@@ -46,15 +42,12 @@ DROPPABLE = frozenset(("temperature", "top_p", "seed", "logprobs", "top_logprobs
 _MAX_ADAPTATIONS = 8
 
 
-class OpenAIBackend:
+class OpenAIBackend(ServerBackend):
     """One model behind an OpenAI-compatible URL. Used from one event loop, that of the first call.
 
     Parameters that the model refuses (a 400 that names one) are renamed or left out, for this request and
     all later ones of this instance; a warning says so. ``max_tokens`` is never left out.
     """
-
-    real: bool = True
-    structured_output: bool = True
 
     def __init__(
         self,
@@ -81,45 +74,25 @@ class OpenAIBackend:
         Raises:
             UsageError: no key for api.openai.com, or a base_url that is none.
         """
-        if not name:
-            raise UsageError("the model's name is empty")
-        if timeout is not None and not timeout > 0:
-            raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
-        self.name = name
-        self.max_concurrency = max_concurrency
-        self.context_tokens = context_tokens
-        self.rate_limits: RateLimits | None = None
-        self._timeout = timeout
         key = usable_key(api_key if api_key is not None else os.environ.get(api_key_env, ""), api_key_env)
         if not key and base_url is None:
             raise UsageError(
                 f"no API key for api.openai.com: set the environment variable {api_key_env}, "
                 "or give base_url for a server of your own"
             )
-        self._key = key or _PLACEHOLDER
-        self._set_address(Address.of(base_url or _OFFICIAL))
-
+        super().__init__(
+            name,
+            Address.of(base_url or _OFFICIAL),
+            key or NO_KEY,
+            timeout=timeout,
+            context_tokens=context_tokens,
+            max_concurrency=max_concurrency,
+        )
+        self.rate_limits: RateLimits | None = None
         self._rename_max_tokens = _REASONING.search(name) is not None
         self._dropped: set[str] = set()
-        self._known_models: list[str] | None = None
-        self._client: Any = None
         self._response_type: Any = None
         self._options: dict[str, Any] = {}
-        self._connecting = asyncio.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-
-    def _set_address(self, address: Address) -> None:
-        self.address = address
-        own = () if self._key == _PLACEHOLDER or len(self._key) <= 3 else (self._key,)
-        self._redact = Redactor([*address.secrets, *own])
-        self._where = f"{address.shown} (model {self.name!r})"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, base_url={self.address.shown!r})"
-
-    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
-        return bytes_bound(messages)
 
     # --- one attempt -------------------------------------------------------------------------------------
 
@@ -141,9 +114,9 @@ class OpenAIBackend:
         except BackendError as error:
             failure = error
         except TimeoutError:
-            failure = CallTimeout(f"{self._where} did not answer within {self._timeout:g} s")
+            failure = self._too_slow()
         if isinstance(failure, ModelNotFound):
-            failure = await self._with_known_models(client, failure)
+            failure = await self._with_known_models(failure)
         # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
         raise failure
 
@@ -213,21 +186,10 @@ class OpenAIBackend:
 
     # --- what the server knows ---------------------------------------------------------------------------
 
-    async def _with_known_models(self, client: Any, error: BackendError) -> BackendError:
-        if self._known_models is None:
-            self._known_models = await self._list_models(client)
-        if self._known_models:
-            shown = ", ".join(self._known_models[:20]) + (", ..." if len(self._known_models) > 20 else "")
-            hint = f"the server knows: {self._redact(shown)}"
-        else:
-            hint = "the server lists no models; does base_url end in /v1?"
-        return ModelNotFound(f"{error} ({hint})", status=error.status)
-
-    async def _list_models(self, client: Any) -> list[str]:
-        """Best effort: [] for whatever goes wrong."""
+    async def _model_names(self) -> list[str]:
         try:
             async with asyncio.timeout(5.0):
-                response = await client.get("/models", cast_to=self._response_type)
+                response = await self._client.get("/models", cast_to=self._response_type)
             models = decode(response.content)["data"]
             return sorted(m["id"] for m in models if isinstance(m["id"], str))
         except Exception:
@@ -239,20 +201,8 @@ class OpenAIBackend:
         """Import the openai package and make the client, which takes about a second."""
         await self._connected()
 
-    async def _connected(self) -> Any:
-        if self._closed:
-            raise UsageError(f"{self!r} is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise UsageError(f"{self!r} belongs to another event loop: make one for each")
-            self._loop = loop
-        if self._client is None:
-            async with self._connecting:
-                if self._client is None:
-                    openai = await asyncio.to_thread(importlib.import_module, "openai")
-                    self._client = self._make_client(openai)
-        return self._client
+    async def _open(self) -> Any:
+        return self._make_client(await asyncio.to_thread(importlib.import_module, "openai"))
 
     def _make_client(self, openai: Any) -> Any:
         # openai 3 moved from httpx to httpx2, and cast_to wants the response class of the one in use.
@@ -260,8 +210,8 @@ class OpenAIBackend:
         self._response_type = httpx.Response
         self._options = self._call_options(openai)
         # The call as a whole is timed in complete(); 0 is aiohttp's word for no limit of connections.
-        timeout = httpx.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout or _CONNECT_SECONDS))
-        limits = httpx.Limits(max_connections=0, keepalive_expiry=_IDLE_SECONDS)
+        timeout = httpx.Timeout(None, connect=self._connect_seconds)
+        limits = httpx.Limits(max_connections=0, keepalive_expiry=IDLE_SECONDS)
         return openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self.address.shown,
@@ -275,10 +225,3 @@ class OpenAIBackend:
     def _call_options(self, openai: Any) -> dict[str, Any]:
         """The openai package's options of each chat call, beside the key as a bearer token."""
         return {}
-
-    async def aclose(self) -> None:
-        self._closed = True
-        client, self._client = self._client, None
-        # From another loop its connections can't be closed in order; they go with the object.
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.close()

@@ -27,7 +27,7 @@ from urllib.parse import urlencode
 
 from heartloop.backends.vllm import VllmBackend, dumped
 from heartloop.backends.wire import decode, usage_of
-from heartloop.errors import BackendError, BadResponse, CallTimeout, UsageError
+from heartloop.errors import BackendError, BadResponse, UsageError
 from heartloop.types import Completion, Request, text_of
 
 __all__ = ["ScoringBackend", "Task"]
@@ -93,7 +93,7 @@ class ScoringBackend(VllmBackend):
         except BackendError as error:
             failure = error
         except TimeoutError:
-            failure = CallTimeout(f"{self._where} did not answer within {self._timeout:g} s")
+            failure = self._too_slow()
         raise failure
 
     def _endpoint(self) -> str:

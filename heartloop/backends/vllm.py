@@ -25,9 +25,8 @@ from urllib.request import getproxies, proxy_bypass
 import orjson
 
 from heartloop.backends.address import Address, usable_key
-from heartloop.backends.base import bytes_bound
 from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status
-from heartloop.backends.secrets import Redactor
+from heartloop.backends.server import IDLE_SECONDS, ServerBackend
 from heartloop.backends.stream import STREAMED, StreamedAnswer
 from heartloop.backends.vllm_metrics import VllmMetrics
 from heartloop.backends.wire import (
@@ -54,10 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VllmBackend"]
 
-_CONNECT_SECONDS = 30.0
-_IDLE_SECONDS = 3.0
-"""How long an unused connection is kept: below uvicorn's 5 s, or requests would meet its closing."""
-
 _LOOK_SECONDS = 5.0
 """Limit for what is asked on the side: health, metrics, the list of models."""
 
@@ -67,12 +62,10 @@ _STALE_SECONDS = 10.0
 Headers = Mapping[str, str]
 
 
-class VllmBackend:
+class VllmBackend(ServerBackend):
     """One model at one vLLM server. Used from one event loop, that of the first call."""
 
-    real: bool = True
     cuts: bool = True
-    structured_output: bool = True
 
     def __init__(
         self,
@@ -100,43 +93,29 @@ class VllmBackend:
         Raises:
             UsageError: a base_url that is none, or a variable without a key.
         """
-        if not name:
-            raise UsageError("the model's name is empty")
-        if timeout is not None and not timeout > 0:
-            raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
         key = "" if api_key is None else usable_key(api_key, "api_key")
         if api_key is None and api_key_env is not None:
             key = usable_key(os.environ.get(api_key_env, ""), api_key_env)
             if not key:
                 raise UsageError(f"the environment variable {api_key_env} holds no API key")
-        self.name = name
-        self.max_concurrency = max_concurrency
-        self.context_tokens = context_tokens
-        self.address = Address.of(base_url)
-        self._timeout = timeout
-        self._redact = Redactor([*self.address.secrets, key] if len(key) > 3 else self.address.secrets)
-        self._where = f"{self.address.shown} (model {name!r})"
+        super().__init__(
+            name,
+            Address.of(base_url),
+            key,
+            timeout=timeout,
+            context_tokens=context_tokens,
+            max_concurrency=max_concurrency,
+        )
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         elif self.address.basic:
             self._headers["Authorization"] = f"Basic {self.address.basic}"
-        self._known_models: list[str] | None = None
         self._seen: VllmMetrics | None = None
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
         self._watched = False
-        self._session: aiohttp.ClientSession | None = None
         self._chat: URL | None = None
-        self._connecting = asyncio.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, base_url={self.address.shown!r})"
-
-    def prompt_tokens_bound(self, messages: tuple[Message, ...]) -> int:
-        return bytes_bound(messages)
 
     # --- one attempt -------------------------------------------------------------------------------------
 
@@ -147,7 +126,7 @@ class VllmBackend:
             BackendError: a leaf of it, by cause.
             UsageError: closed, or used from a second event loop.
         """
-        session = self._session or await self._connected()
+        session = self._client or await self._connected()
         if self._closed or self._loop is not asyncio.get_running_loop():
             await self._connected()  # says what is wrong
         if self._watched:
@@ -177,7 +156,7 @@ class VllmBackend:
         except BackendError as error:
             failure = error
         except TimeoutError:
-            failure = CallTimeout(f"{self._where} did not answer within {self._timeout:g} s")
+            failure = self._too_slow()
         if isinstance(failure, ModelNotFound):
             failure = await self._with_known_models(failure)
         # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
@@ -294,7 +273,7 @@ class VllmBackend:
         return self._seen.running, self._seen.waiting
 
     def _look_again(self) -> None:
-        if self._look is not None or self._session is None or time.monotonic() - self._looked_at < 1.0:
+        if self._look is not None or self._client is None or time.monotonic() - self._looked_at < 1.0:
             return
         self._look = asyncio.get_running_loop().create_task(self._refresh())
 
@@ -344,42 +323,21 @@ class VllmBackend:
             failure = CallTimeout(f"{self._where}: no answer from {path} within seconds")
         raise failure
 
-    async def _with_known_models(self, error: BackendError) -> BackendError:
-        if self._known_models is None:
-            try:
-                self._known_models = sorted(model["id"] for model in await self._models())
-            except BackendError:
-                self._known_models = []
-        return ModelNotFound(f"{error}{self._known(self._known_models)}", status=error.status)
-
-    def _known(self, models: list[str]) -> str:
-        if not models:
-            return " (the server lists no models; does base_url end in /v1?)"
-        shown = ", ".join(models[:20]) + (", ..." if len(models) > 20 else "")
-        return f" (the server knows: {self._redact(shown)})"
-
-    # --- the connections' life ---------------------------------------------------------------------------
+    async def _model_names(self) -> list[str]:
+        try:
+            return sorted(model["id"] for model in await self._models())
+        except BackendError:
+            return []
 
     def _url(self, path: str) -> str:
         shown = self.address.shown
         base = shown + path.removeprefix("/v1") if path.startswith("/v1/") else self.address.root + path
         return f"{base}?{urlencode(self.address.query)}" if self.address.query else base
 
-    async def _connected(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise UsageError(f"{self!r} is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise UsageError(f"{self!r} belongs to another event loop: make one for each")
-            self._loop = loop
-        if self._session is None:
-            async with self._connecting:
-                if self._session is None:
-                    # In a thread: it takes a quarter of a second, and the loop has others to serve.
-                    await asyncio.to_thread(importlib.import_module, "aiohttp")
-                    self._session = self._make_session()
-        return self._session
+    async def _open(self) -> aiohttp.ClientSession:
+        # In a thread: it takes a quarter of a second, and the loop has others to serve.
+        await asyncio.to_thread(importlib.import_module, "aiohttp")
+        return self._make_session()
 
     def _make_session(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -389,11 +347,9 @@ class VllmBackend:
         parts = urlsplit(self.address.shown)
         proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             # The call as a whole is timed in complete().
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=min(_CONNECT_SECONDS, self._timeout or _CONNECT_SECONDS)
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             headers=self._headers,
             skip_auto_headers=("Accept",),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -403,14 +359,10 @@ class VllmBackend:
 
     async def aclose(self) -> None:
         self._closed = True
-        here = self._loop is asyncio.get_running_loop()
-        if self._look is not None and here:
+        if self._look is not None and self._loop is asyncio.get_running_loop():
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
-        session, self._session = self._session, None
-        # From another loop its connections can't be closed in order; they go with the object.
-        if session is not None and here:
-            await session.close()
+        await super().aclose()
 
 
 def dumped(body: dict[str, Any]) -> bytes:
