@@ -148,8 +148,7 @@ def _trials(journal: JournalReader) -> tuple[list[Outcome], dict[str, str]]:
 
 
 def question_hash(problem: Problem) -> str:
-    """Equal for questions that differ in white space, case or the width of characters alone, and show the same
-    images."""
+    """Equal for questions of the same images that differ in space, case or width of characters alone."""
     question = problem.question
     shown = [] if isinstance(question, str) else [part for part in question if part.get("type") != "text"]
     words = "".join(unicodedata.normalize("NFKC", text_of(question)).casefold().split())

@@ -255,11 +255,11 @@ def test_a_journal_that_no_run_made_is_refused_with_the_reason(tmp_path: Path) -
 def test_a_judge_named_twice_judges_once_and_dollars_are_counted_by_a_given_price(
     recorded: Path, tmp_path: Path
 ) -> None:
-    args = ["-j", "usc", "-j", " usc", "--arm", "resample", "--price", "1000", "1000", "--budget-usd", "0.5"]
+    args = ["-j", "usc", "-j", " usc", "--arm", "resample", "--price", "1000", "1000", "--budget-usd", "4"]
     short = heartloop("judge", recorded, *args, "--out", tmp_path / "j", "--json")
     assert short.code == 3, short.err
     assert [one["judge"] for one in short.json["judged"]] == ["usc"]
-    assert 0 < short.json["run"]["cost_usd"] <= 0.5
+    assert 0 < short.json["run"]["cost_usd"] <= 4
 
 
 def test_the_folder_may_be_named_by_a_dot(
