@@ -37,7 +37,7 @@ def run(work: Coroutine[Any, Any, T], seconds: float = 10.0) -> T:
         assert not left, f"tasks left behind: {left}"
         return result
 
-    return asyncio.run(bounded())
+    return run_virtually(bounded())
 
 
 class Memory(NullJournal):
@@ -251,7 +251,7 @@ def test_a_wave_of_equals_is_not_taken_for_stragglers() -> None:
         assert 1 <= world.hedges <= 40  # the last few, not all but the first few
         await world.close()
 
-    run_virtually(scene())
+    run(scene())
 
 
 def test_cancelling_a_hedged_call_cancels_both_tries() -> None:
