@@ -177,9 +177,21 @@ def _graded(verdict: Verdict, options: Options) -> Verdict:
     )
 
 
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+
+
 def _against(task: Task, reference: str, numeric: Numeric | None) -> Verdict:
     options = task.options
     assert task.answer is not None
+    if (
+        _INTEGER.fullmatch(task.answer)
+        and _INTEGER.fullmatch(reference)
+        and options.precision is None
+        and not options.multiple
+    ):
+        # Most answers there are: nothing about them is to be read in more than one way.
+        same = task.answer == reference
+        return Verdict(same, "text" if same else "exact", prediction=task.answer, reference=reference)
     answer, target = clean(task.answer), clean(reference)
     left, right = squeeze(answer), squeeze(target)
     if left == right and left:

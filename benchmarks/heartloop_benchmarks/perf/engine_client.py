@@ -33,7 +33,7 @@ def _cpu() -> float:
 
 
 def _question(number: int) -> str:
-    return f"What is {number} + {number * 7} ? Think step by step; give the answer as \\boxed{{answer}}."
+    return f"Think step by step; give the answer as \\boxed{{answer}}. What is {number} + {number * 7}?"
 
 
 async def _many(call: Callable[[int], Awaitable[Any]], calls: int, workers: int) -> None:

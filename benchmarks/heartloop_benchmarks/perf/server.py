@@ -13,13 +13,20 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 
 
-def _answer(words: int) -> bytes:
+_SUM = re.compile(rb"What is (\d+) \+ (\d+)\?")
+_PLACE = b"#SUM"
+_WIDTH = 12
+
+
+def _answer(words: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the sum; a sum takes the place of spaces, so that lengths agree."""
     text = "Adding the parts, step by step, and checking each against the last. " * (words // 12)
     body = orjson.dumps(
         {
@@ -31,14 +38,16 @@ def _answer(words: int) -> bytes:
                 {
                     "index": 0,
                     "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": text + "\\boxed{42}"},
+                    "message": {"role": "assistant", "content": text + "\\boxed{" + _PLACE.decode() + "}"},
                 }
             ],
             "usage": {"prompt_tokens": 40, "completion_tokens": words, "total_tokens": 40 + words},
         }
     )
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-    return head + body
+    length = len(body) - len(_PLACE) + _WIDTH
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
+    before, _, behind = body.partition(_PLACE)
+    return head + before, behind
 
 
 class _Slots:
@@ -64,7 +73,7 @@ class _Slots:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, slots: _Slots, answer: bytes) -> None:
+    def __init__(self, slots: _Slots, answer: tuple[bytes, bytes]) -> None:
         self.slots, self.answer = slots, answer
         self.buffer = b""
 
@@ -79,12 +88,14 @@ class _Connection(asyncio.Protocol):
             whole = end + 4 + (int(found[1]) if found else 0)
             if len(self.buffer) < whole:
                 return
+            asked = _SUM.search(self.buffer, end, whole)
+            total = b"%d" % (int(asked[1]) + int(asked[2])) if asked else b"42"
             self.buffer = self.buffer[whole:]
-            self.slots.run(self._reply)
+            self.slots.run(partial(self._reply, total))
 
-    def _reply(self) -> None:
+    def _reply(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(self.answer)
+            self.transport.write(self.answer[0] + answer.ljust(_WIDTH) + self.answer[1])
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
