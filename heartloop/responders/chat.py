@@ -15,7 +15,7 @@ Nothing is dropped on an estimate: bytes say too little of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -50,16 +50,18 @@ class ChatResponder:
         round: int,
         context: Sequence[str] = (),
     ) -> Attempt:
-        said = ""
-        if history:
+        def feedback_with(shown: str) -> str:
+            """The user's last turn, if it answers an attempt."""
+            if not history:
+                return ""
             name = feedback or "heart"
             if feedback is None and cue is None:
                 name = f"self_reflection_{session.speech_act(history[-1]).value}"
-            said = session.prompts.fill(
-                "feedback", name, cue="" if cue is None else cue.text, context="\n\n".join(context)
-            )
-            context = ()
-        completion = await self._ask(problem, list(history), said, session, prompt, round, context)
+            return session.prompts.fill("feedback", name, cue="" if cue is None else cue.text, context=shown)
+
+        completion, said = await self._ask(
+            problem, list(history), feedback_with, session, prompt, round, context
+        )
         return attempt_from(
             completion, problem, branch=session.branch_name, round=round, cue=cue, feedback=said
         )
@@ -68,22 +70,26 @@ class ChatResponder:
         self,
         problem: Problem,
         history: list[Attempt],
-        said: str,
+        feedback_with: Callable[[str], str],
         session: Session,
         prompt: str,
         round: int,
         context: Sequence[str],
-    ) -> Completion:
+    ) -> tuple[Completion, str]:
+        """The completion, and the feedback as it was sent."""
         sampling = session.sampling("generator")
         shortened = False
         limit = max(map(len, context), default=0)
         asked = sampling
         while True:
             shown = ends(context, limit)
-            messages = _conversation(problem, history, said, session, prompt, shortened, shown)
+            said = feedback_with(shown)
+            messages = _conversation(
+                problem, history, said, session, prompt, shortened, "" if history else shown
+            )
             fresh = not history and not context
             try:
-                return await session.generate(messages, sampling=asked, round=round, fresh=fresh)
+                return await session.generate(messages, sampling=asked, round=round, fresh=fresh), said
             except ContextOverflow as overflow:
                 shortest = limit <= LEAST_CHARACTERS and (not history or (len(history) == 1 and shortened))
                 least = LEAST_NEW_TOKENS if shortest else max(LEAST_NEW_TOKENS, sampling.max_tokens // 4)

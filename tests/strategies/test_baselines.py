@@ -12,7 +12,7 @@ import heartloop.strategies as registry
 from heartloop.errors import ContextOverflow, UnknownName, UsageError
 from heartloop.strategies import known_strategies, strategy_from_name
 from heartloop.strategies.stimuli import stimuli
-from heartloop.types import Attempt, Problem, Request, Solution, StopReason, Verdict
+from heartloop.types import Attempt, Problem, Request, Solution, StopReason, Verdict, text_of
 from tests.loop.helpers import answers_by_round, asked, boxed, loop, run, scripted
 
 PROBLEM = Problem("p", "What is six times seven?", reference="42")
@@ -123,6 +123,19 @@ def test_candidates_that_overflow_are_cut_to_their_ends() -> None:
     assert (solution.stop_reason, solution.answer) == (StopReason.ROUNDS, "5")
     assert "[...]" in asked(requests[-1])
     assert asked(requests[-1]).count("\\boxed{5}") == 3
+
+
+def test_a_critique_that_overflows_is_cut_and_the_attempt_knows_what_it_was_shown() -> None:
+    def script(request: Request) -> Any:
+        if sum(len(text_of(message.content)) for message in request.messages) > 2_000:
+            return ContextOverflow("too long")
+        return "It is step two. " * 300 if "Examine each step" in asked(request) else boxed(5)
+
+    solution, requests = run(solve(script, strategy="self_refine", max_rounds=3))
+    assert (solution.stop_reason, len(solution.attempts)) == (StopReason.ROUNDS, 3)
+    last = solution.attempts[-1]
+    assert "[...]" in last.feedback
+    assert last.feedback == asked(requests[-1])
 
 
 def test_parallel_heart_restarts_all_branches_from_the_best() -> None:
