@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from heartloop.engine.ledger import Reservation
+from heartloop.engine.ledger import Reservation, Settlement
 from heartloop.engine.prices import Price
 from heartloop.engine.serial import completion_to_dict, request_to_dict
+from heartloop.errors import BackendError
 from heartloop.journal.records import Event, EventKey, Settle
 from heartloop.types import Completion, Request, Spend
 
-__all__ = ["answered", "settlement", "spent"]
+__all__ = ["answered", "failed", "settlement", "spent"]
 
 
 def answered(
@@ -50,3 +51,14 @@ def settlement(reservation: Reservation, completion: Completion, price: Price | 
 def spent(settle: Settle) -> Spend:
     """What a settlement charges, for the ledger."""
     return Spend(settle.tokens, settle.calls, settle.usd)
+
+
+def failed(reservation: Reservation, error: BackendError, calls: int) -> Settle:
+    """What a failed call costs: all of it where it may have been billed, else ``calls`` calls."""
+    reason = type(error).__name__
+    state: Settlement = "assumed" if error.may_have_been_billed else "released"
+    if state == "assumed":
+        cost = reservation.cost
+        return Settle(reservation.id, state, None, cost.tokens, cost.usd, reason)
+    nothing = Spend(calls=calls)
+    return Settle(reservation.id, state, None, nothing.tokens, nothing.usd, reason, nothing.calls)

@@ -21,14 +21,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from heartloop.backends.waves import Outcome, WaveLine, WaveLook
+from heartloop.backends.waves import Outcome, WaveLook
 from heartloop.confidence import summed_up
-from heartloop.engine.ledger import Reservation, Settlement
-from heartloop.engine.outcomes import answered, settlement, spent
+from heartloop.engine.outcomes import answered, failed, settlement, spent
 from heartloop.engine.serial import request_to_dict
+from heartloop.engine.wave_call import Member
 from heartloop.errors import (
     BackendError,
     BackendUnreachable,
@@ -40,13 +40,13 @@ from heartloop.errors import (
     QuotaExceeded,
     RetryableError,
 )
-from heartloop.journal.records import Record, Reserve, Settle, Wave, WaveCall, WaveState
-from heartloop.types import Completion, Spend
+from heartloop.journal.records import Record, Settle, Wave, WaveCall, WaveState
+from heartloop.types import Completion
 
 if TYPE_CHECKING:
     from heartloop.engine.waves import Waves
 
-__all__ = ["Member", "WaveFlight"]
+__all__ = ["WaveFlight"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,33 +60,6 @@ LONGEST_WAIT = 60.0
 """Seconds between two tries to reach a server that has the wave."""
 MOST_REFUSALS = 8
 """How often a wave that the server would not begin with is sent again without the lines it did not like."""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One call of a wave.
-
-    Attributes:
-        answer: its completion, or the error that it ended with.
-        waiters: how many wait for that.
-        sent: it is no longer being collected.
-        number: of its line in the wave, from 0.
-    """
-
-    fingerprint: str
-    role: str
-    reservation: Reservation
-    reserve: Reserve
-    line: WaveLine
-    answer: asyncio.Future[Completion | BaseException]
-    waiters: int = 0
-    sent: bool = False
-    number: int = 0
-
-    def fail_for_now(self, error: Exception) -> None:
-        """Tell who waits that there is no answer yet and why; it may still come."""
-        told, self.answer = self.answer, self.answer.get_loop().create_future()
-        told.set_result(error)
 
 
 class WaveFlight:
@@ -299,7 +272,7 @@ class WaveFlight:
                 key, request = member.reserve.key, member.line.request
                 records.append(answered(key, member.fingerprint, request, member.role, answer))
             else:
-                told[member], settle = outcome, _failed(member.reservation, outcome, calls)
+                told[member], settle = outcome, failed(member.reservation, outcome, calls)
             settles[member] = settle
             records.append(settle)
         if records:
@@ -389,14 +362,3 @@ class WaveFlight:
                 data["role"] = member.role
             records.append(WaveCall(member.reservation.id, self.id, member.fingerprint, data))
         return records
-
-
-def _failed(reservation: Reservation, error: BackendError, calls: int) -> Settle:
-    """What a failed call costs: all of it where it may have been billed, else ``calls`` calls."""
-    reason = type(error).__name__
-    state: Settlement = "assumed" if error.may_have_been_billed else "released"
-    if state == "assumed":
-        cost = reservation.cost
-        return Settle(reservation.id, state, None, cost.tokens, cost.usd, reason)
-    nothing = Spend(calls=calls)
-    return Settle(reservation.id, state, None, nothing.tokens, nothing.usd, reason, nothing.calls)

@@ -28,7 +28,8 @@ from heartloop.engine.ledger import Account, Ledger, Reservation, exhausted
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.serial import request_from_dict
 from heartloop.engine.strands import Activity, blocked
-from heartloop.engine.wave_flight import Member, WaveFlight
+from heartloop.engine.wave_call import Member
+from heartloop.engine.wave_flight import WaveFlight
 from heartloop.errors import BadRequest, HeartLoopError, ReplayMismatch
 from heartloop.journal.base import Journal, NullJournal
 from heartloop.journal.records import EventKey, PendingCall, Reserve, Wave

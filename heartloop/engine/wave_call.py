@@ -1,0 +1,40 @@
+"""One call on its way in a wave."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from heartloop.backends.waves import WaveLine
+from heartloop.engine.ledger import Reservation
+from heartloop.journal.records import Reserve
+from heartloop.types import Completion
+
+__all__ = ["Member"]
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One call of a wave.
+
+    Attributes:
+        answer: its completion, or the error that it ended with.
+        waiters: how many wait for that.
+        sent: it is no longer being collected.
+        number: of its line in the wave, from 0.
+    """
+
+    fingerprint: str
+    role: str
+    reservation: Reservation
+    reserve: Reserve
+    line: WaveLine
+    answer: asyncio.Future[Completion | BaseException]
+    waiters: int = 0
+    sent: bool = False
+    number: int = 0
+
+    def fail_for_now(self, error: Exception) -> None:
+        """Tell who waits that there is no answer yet and why; it may still come."""
+        told, self.answer = self.answer, self.answer.get_loop().create_future()
+        told.set_result(error)
