@@ -6,7 +6,7 @@ A judge inside that needs no reference is handed none, whatever the others need.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from heartloop.errors import UsageError
@@ -22,6 +22,14 @@ __all__ = ["Cascade", "KeepFirst", "Panel"]
 
 def _shown(problem: Problem, judge: Judge) -> Problem:
     return problem if judge.needs_reference else problem.without_reference()
+
+
+def _by_who_knows(verdict: Verdict, judge: Judge, whole: Judge) -> Verdict:
+    """What ``judge`` said, as a word of ``whole``: the model is told that it was wrong on the word of whoever
+    knows the reference, and nobody else's opinion may pass for that."""
+    if whole.needs_reference and not judge.needs_reference:
+        return replace(verdict, correct=None)
+    return verdict
 
 
 def _logprobs(*judges: Judge) -> int | None:
@@ -70,7 +78,8 @@ class Cascade:
         return _logprobs(self.cheap, self.dear)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
-        return await self.cheap.assess(_shown(problem, self.cheap), attempt, session.branch(0))
+        verdict = await self.cheap.assess(_shown(problem, self.cheap), attempt, session.branch(0))
+        return _by_who_knows(verdict, self.cheap, self)
 
     async def select(self, problem: Problem, attempts: Sequence[Attempt], session: Session) -> Attempt:
         cheap = _weighing(self.cheap, self.name)
@@ -113,7 +122,8 @@ class Panel:
         return _logprobs(*self.judges)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
-        """The weighted mean of the scores of those that give one; ``correct`` where all that know agree."""
+        """The weighted mean of the scores of those that give one; ``correct`` where all that know agree. Where
+        an oracle sits in the panel, only oracles know."""
         verdicts = await session.gather(
             {
                 k: judge.assess(_shown(problem, judge), attempt, session.branch(k))
@@ -121,7 +131,8 @@ class Panel:
             }
         )
         scores = [(self._weight(k), v.score) for k, v in verdicts.items() if v.score is not None]
-        known = {v.correct for v in verdicts.values() if v.correct is not None}
+        said = (_by_who_knows(v, self.judges[k], self).correct for k, v in verdicts.items())
+        known = {correct for correct in said if correct is not None}
         total = sum(weight for weight, _ in scores)
         return Verdict(
             known.pop() if len(known) == 1 else None,

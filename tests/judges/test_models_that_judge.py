@@ -14,10 +14,22 @@ import pytest
 from heartloop import Model
 from heartloop.errors import BadRequest, ContextOverflow, DataError, UsageError
 from heartloop.judges import judge_from_name
+from heartloop.judges.base import Weighed
+from heartloop.judges.combined import Cascade, Panel
 from heartloop.judges.comparing import Standing
+from heartloop.judges.oracle import Oracle
 from heartloop.judges.pointwise import expected_score
 from heartloop.strategies.prompts import Prompts
-from heartloop.types import Completion, Problem, Request, Sampling, Solution, StopReason, TokenLogprob
+from heartloop.types import (
+    Completion,
+    Problem,
+    Request,
+    Sampling,
+    Solution,
+    StopReason,
+    TokenLogprob,
+    Verdict,
+)
 from tests.loop.helpers import NO_ANSWER, asked, boxed, loop, run, scripted
 
 PROBLEM = Problem("p", "Which number?", reference="1")
@@ -518,3 +530,37 @@ def test_candidates_are_cut_by_the_backends_figures() -> None:
     assert max(sizes) > 4500
     assert 1800 < min(sizes) < 2950
     assert len(requests) <= 3 * 2
+
+
+@dataclass(frozen=True)
+class Doubting:
+    """Says of everything that it is wrong, and knows nothing."""
+
+    name: str = "doubting"
+    needs_reference: bool = False
+
+    async def assess(self, problem: Problem, attempt: Any, session: Any) -> Verdict:
+        return Verdict(False, self.name, "it feels wrong")
+
+    async def select(self, problem: Problem, attempts: Sequence[Any], session: Any) -> Any:
+        return attempts[-1]
+
+    async def weigh(self, problem: Problem, attempts: Sequence[Any], session: Any) -> list[Weighed]:
+        return [Weighed(attempts[-1], 1.0)]
+
+
+@pytest.mark.parametrize("make", [lambda o: Panel((o, Doubting())), lambda o: Cascade(Doubting(), o)])
+def test_only_an_oracles_no_reaches_the_model_also_where_the_oracle_can_not_tell(make: Any) -> None:
+    async def cannot_tell(problem: Problem, answer: str | None) -> Verdict:
+        return Verdict(None, "oracle", "killed")
+
+    backend = scripted(lambda r: boxed(1))
+
+    async def scene() -> Solution:
+        judge = make(Oracle(cannot_tell))
+        async with loop(backend, judge=judge, strategy="self_reflection", max_rounds=2) as held:
+            return await held.solve(PROBLEM)
+
+    run(scene())
+    assert asked(backend.requests[-1]).startswith("Review your work")
+    assert "incorrect" not in asked(backend.requests[-1])
