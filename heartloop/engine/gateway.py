@@ -54,7 +54,7 @@ __all__ = ["Call", "Gateway", "Tries"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One completion wanted.
 

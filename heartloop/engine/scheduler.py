@@ -42,7 +42,7 @@ WIDE = 4_000
 """Problems side by side under ``adaptive``; some kilobytes of memory each, and their texts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Waiting:
     """What a policy may know of a waiting call.
 
