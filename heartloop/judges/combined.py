@@ -122,8 +122,10 @@ class Panel:
         return _logprobs(*self.judges)
 
     async def assess(self, problem: Problem, attempt: Attempt, session: Session) -> Verdict:
-        """The weighted mean of the scores of those that give one; ``correct`` where all that know agree. Where
-        an oracle sits in the panel, only oracles know."""
+        """The weighted mean of the scores of those that give one; ``correct`` where all that know agree.
+
+        Beside an oracle only oracles know.
+        """
         verdicts = await session.gather(
             {
                 k: judge.assess(_shown(problem, judge), attempt, session.branch(k))
