@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -14,14 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from heartloop.backends.base import Backend
 from heartloop.engine.background import BackgroundLoop
 from heartloop.engine.engine import Engine
-from heartloop.engine.events import LoopEvent, ProblemSolved
+from heartloop.engine.events import LoopEvent
 from heartloop.engine.models import Model
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import scheduler_from_name
 from heartloop.engine.solving import Arm
+from heartloop.engine.streams import solutions
 from heartloop.errors import UsageError
 from heartloop.judges import Judge, judge_from_name
 from heartloop.judges.oracle import Oracle
+from heartloop.problems import is_empty, make_problem
 from heartloop.responders.base import Responder
 from heartloop.responders.chat import ChatResponder
 from heartloop.strategies import Strategy, strategy_from_name
@@ -39,7 +47,6 @@ T = TypeVar("T")
 
 ModelLike = str | Model | Backend
 Problems = Iterable[Problem | str] | AsyncIterable[Problem | str]
-_UNREAD_PER_ACTIVE = 4
 
 
 class HeartLoop:
@@ -193,12 +200,10 @@ class HeartLoop:
 
     async def solve_many(self, problems: Iterable[Problem | str]) -> list[Solution]:
         """Answer many; solutions come in the problems' order. A failed problem is a failed solution."""
-        listed = [p if isinstance(p, Problem) else make_problem(p) for p in problems]
+        listed = [self._problem(problem) for problem in problems]
         places = {problem.id: place for place, problem in enumerate(listed)}
         if len(places) < len(listed):
             raise UsageError("two problems have the same id (or are the same question); ids must be unique")
-        for problem in listed:
-            self._check(problem)
         found: list[Solution | None] = [None] * len(listed)
         async for solution in self.stream(listed):
             found[places[solution.problem_id]] = solution
@@ -220,75 +225,10 @@ class HeartLoop:
         work.
         """
         engine = await self._started()
-        found: asyncio.Queue[Solution | LoopEvent | BaseException | None] = asyncio.Queue()
-        mine: set[str] = set()
-
-        def observe(event: LoopEvent) -> None:
-            if event.problem_id in mine:  # and not of a call beside this stream
-                found.put_nowait(event)
-
-        if events:
-            engine.observers.append(observe)
-        active = self.active
-        unread = asyncio.Semaphore(_UNREAD_PER_ACTIVE * active)
-        workers: set[asyncio.Task[None]] = set()
-        source = _aiter(problems)
-        turn = asyncio.Lock()
-        over = False
-
-        async def take() -> Problem | None:
-            nonlocal over
-            await unread.acquire()
-            async with turn:
-                if not over and engine.ended_by is None:
-                    async for given in source:
-                        problem = given if isinstance(given, Problem) else make_problem(given)
-                        self._check(problem)
-                        return problem
-                    over = True
-            unread.release()
-            return None
-
-        async def work() -> None:
-            nonlocal over
-            try:
-                while (problem := await take()) is not None:
-                    mine.add(problem.id)
-                    try:
-                        solution = await engine.solve(problem, self.arm)
-                    finally:
-                        mine.discard(problem.id)
-                    if not events:
-                        found.put_nowait(solution)
-            except Exception as error:
-                over = True
-                found.put_nowait(error)
-
-        def leave(worker: asyncio.Task[None]) -> None:
-            workers.discard(worker)
-            if not workers:
-                found.put_nowait(engine.ended_by)
-
-        engine.ended_by = None
-        # All at once: they take problems in order, and a breadth-first policy sees them side by side.
-        for _ in range(min(active, max(1, len(problems))) if isinstance(problems, Sized) else active):
-            worker = asyncio.create_task(work())
-            workers.add(worker)
-            worker.add_done_callback(leave)
-        try:
-            while (item := await found.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                if isinstance(item, Solution | ProblemSolved):
-                    unread.release()
+        arriving = solutions(engine, self.arm, problems, self._problem, active=self.active, events=events)
+        async with contextlib.aclosing(arriving):
+            async for item in arriving:
                 yield item
-        finally:
-            for worker in workers:
-                worker.cancel()
-            if workers:
-                await asyncio.wait(workers)
-            if events:
-                engine.observers.remove(observe)
 
     def set_budget(self, budget: Budget) -> None:
         """Raise or lower the limits of all that this loop does, now or while it works. Call from its loop.
@@ -384,8 +324,13 @@ class HeartLoop:
             return 128
         return 2 * self._engine.gateway.lane("generator").limiter.limit
 
+    def _problem(self, given: Problem | str) -> Problem:
+        problem = given if isinstance(given, Problem) else make_problem(given)
+        self._check(problem)
+        return problem
+
     def _check(self, problem: Problem) -> None:
-        if _is_empty(problem.question):
+        if is_empty(problem.question):
             raise UsageError(f"problem {problem.id!r}: the question is empty")
         if self.arm.judge.needs_reference and problem.reference is None:
             raise UsageError(
@@ -441,34 +386,6 @@ class HeartLoop:
         return self._background.run(work)
 
 
-def make_problem(
-    question: str | Content, reference: str | None = None, id: str | None = None, kind: str = "auto"
-) -> Problem:
-    """A problem from a question; its id is a hash of the question unless given.
-
-    Raises:
-        UsageError: the question is empty, or is no question; the reference is empty, or no text.
-    """
-    if not isinstance(question, str | tuple):
-        raise UsageError(
-            f"a question is text or a tuple of parts, not {type(question).__name__}; "
-            "with an id or a reference, pass heartloop.Problem(id, question, reference)"
-        )
-    if _is_empty(question):
-        raise UsageError("the question is empty")
-    if reference is not None and (not isinstance(reference, str) or not reference.strip()):
-        raise UsageError(f"a reference is text, such as '42', not {reference!r}")
-    if id is None:
-        id = hashlib.blake2b(repr(question).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return Problem(id=id, question=question, reference=reference, kind=kind)
-
-
-def _is_empty(question: Content) -> bool:
-    if isinstance(question, str):
-        return not question.strip()
-    return not any(part.get("type") != "text" or str(part["text"]).strip() for part in question)
-
-
 def _model(given: ModelLike, **by_name: Any) -> Model:
     if isinstance(given, str):
         return Model(name=given, **by_name)
@@ -480,12 +397,3 @@ def _model(given: ModelLike, **by_name: Any) -> Model:
     if isinstance(given, Model):
         return given
     return Model(name=given.name, backend=given, concurrency=by_name.get("concurrency"))
-
-
-async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

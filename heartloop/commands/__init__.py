@@ -1,1 +1,1 @@
-"""Commands of the command line that have a module of their own."""
+"""The commands of the command line: one or two a file, the options they share, and what they print."""

@@ -12,7 +12,7 @@ __all__ = ["Journal", "NullJournal"]
 
 @runtime_checkable
 class Journal(Protocol):
-    """The durable record of a run: written before anybody acts on what it says."""
+    """The durable record of a run: committed before anything is done because of it that costs."""
 
     async def write(self, *records: Record) -> None:
         """Return once all of ``records`` are committed, in one transaction and in order.
@@ -28,7 +28,8 @@ class Journal(Protocol):
         ...
 
     def post(self, *records: Record) -> None:
-        """Queue ``records`` behind earlier writes without waiting (settlements while being cancelled).
+        """Queue ``records`` behind earlier writes without waiting: what need only be there before the next
+        :meth:`write` is (verdicts, decisions), and settlements while being cancelled.
 
         What goes wrong surfaces at the next :meth:`write`, or at :meth:`close`.
         """
