@@ -195,9 +195,9 @@ def _refuse_without_logprobs(source: JournalReader, arm: ArmConfig, judge: Judge
         attempts = [attempt_from_dict(e.data) for e in _attempts(source.events(arm.name, result.problem), "")]
         for found in (a.confidence for a in attempts if a.text or a.reasoning):
             if found is None or (needed < 0 and found.self_certainty is None):
-                what, how = (
-                    ("them", "--logprobs 20") if needed > 0 else ("all of them", f"--judge {judge.name}")
-                )
+                what, how = "them", "--logprobs 20"
+                if needed < 0:
+                    what, how = "those of the whole vocabulary", f"--judge {judge.name}"
                 raise UsageError(
                     f"the judge {judge.name!r} needs log-probabilities, and the attempts of arm {arm.name!r} "
                     f"were made without {what} (problem {result.problem!r}): make the run with {how}"

@@ -19,7 +19,8 @@ __all__ = ["DeepConfOnline"]
 @dataclass(frozen=True, slots=True)
 class DeepConfOnline:
     """A few whole traces first; they set the threshold. Every later trace is left as soon as the mean
-    confidence of its last window is below it, has no vote, and costs what it had produced.
+    confidence of its last window is below it, has no vote, and costs what it had produced. In the end warm-up
+    traces that are below it have no vote either, as in the authors' own program (facebookresearch/deepconf).
 
     Goes with a judge that asks for log-probabilities (``deepconf``, ``weighted``), and with a backend that
     can leave an answer in the middle (vLLM). The window is that of the warm-up traces' middle one.
@@ -50,18 +51,23 @@ class DeepConfOnline:
     async def solve(self, problem: Problem, session: Session) -> Solution:
         session.branch(0).cut_answers(ConfidenceCut(1, 0.0))  # says now, not after the warm-up, if it can't
         made = await self._traces(range(self.warm_up), None, session)
-        cut = self._cut(made)
+        warm_up = tuple(made)
+        cut = self._cut(warm_up)
         for start in range(self.warm_up, self.attempts, self.width):
             if right := accepted(made):
                 return session.finish(right, StopReason.VERIFIED)
             if await self._agreed(problem, made, session):
-                return session.finish(await session.select(), StopReason.AGREED)
+                return session.finish(
+                    await session.select(self._voting(warm_up, made[len(warm_up) :], cut)), StopReason.AGREED
+                )
             numbers = range(start, min(start + self.width, self.attempts))
             made += await self._traces(numbers, cut, session)
         right = accepted(made)
         if right is not None:
             return session.finish(right, StopReason.VERIFIED)
-        return session.finish(await session.select(), StopReason.ROUNDS)
+        return session.finish(
+            await session.select(self._voting(warm_up, made[len(warm_up) :], cut)), StopReason.ROUNDS
+        )
 
     async def _traces(self, numbers: range, cut: ConfidenceCut | None, session: Session) -> list[Attempt]:
         async def trace(branch: Session) -> Attempt:
@@ -76,6 +82,15 @@ class DeepConfOnline:
             return None
         window = median_low(found.window for found in known)
         return ConfidenceCut(window, threshold([found.lowest for found in known], self.keep))
+
+    def _voting(
+        self, warm_up: Sequence[Attempt], later: Sequence[Attempt], cut: ConfidenceCut | None
+    ) -> Sequence[Attempt]:
+        """The warm-up traces that reach the threshold, and all later ones (of which the judge leaves out what
+        was cut); all traces where none of these has an answer."""
+        sure = [a for a in warm_up if cut and a.confidence and a.confidence.lowest >= cut.below]
+        voting = [*sure, *later]
+        return voting if any(attempt.answer is not None for attempt in voting) else [*warm_up, *later]
 
     async def _agreed(self, problem: Problem, made: Sequence[Attempt], session: Session) -> bool:
         async def agree() -> bool:

@@ -168,6 +168,23 @@ def test_deepconf_leaves_poor_traces_and_charges_what_they_had_produced(tmp_path
     assert exported(path) == before
 
 
+def test_deepconf_counts_no_vote_of_a_warm_up_trace_below_the_threshold() -> None:
+    def script(request: Request) -> Completion:
+        k = len(backend.requests)
+        answer, sure = (2, 2.9) if k <= 3 else (1, 3.0)  # three of five say 2, and none of the two surest
+        rows = tuple(TokenLogprob("x ", -0.1, tuple((str(j), -sure) for j in range(5))) for _ in range(50))
+        return Completion(boxed(answer), logprobs=rows, usage=Usage(10, 50))
+
+    backend = ScriptedBackend(script)
+    strategy = "deepconf:attempts=5,warm_up=5,keep=0.4"
+
+    async def scene() -> Solution:
+        async with loop(backend, judge="deepconf:keep=1", strategy=strategy) as held:
+            return await held.solve(PROBLEM)
+
+    assert run(scene()).answer == "1"
+
+
 def test_deepconf_stops_when_the_sure_ones_agree_and_refuses_what_it_cant_do() -> None:
     async def scene(judge: str) -> Solution:
         backend = ScriptedBackend(traces({}, 0))
