@@ -17,27 +17,16 @@ Every step is linear in the length of the text: five megabytes take well under a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from itertools import pairwise
+
+from heartloop.boxes import all_boxes, joined, last_boxes
 
 __all__ = ["all_boxes", "extract_answer", "extract_choice", "strip_reasoning"]
 
 _TAGS = ("think", "thinking", "thought", "reasoning", "scratchpad", "reflection", "analysis")
 _OPENERS = (*tuple(f"<{tag}>" for tag in _TAGS), "◁think▷", "<|begin_of_thought|>", "[THINK]")
 _CLOSERS = (*tuple(f"</{tag}>" for tag in _TAGS), "◁/think▷", "<|end_of_thought|>", "[/THINK]")
+_LOWER_OPENERS = frozenset(t.lower() for t in _OPENERS)
 _TAG_RE = re.compile("|".join(re.escape(t) for t in _OPENERS + _CLOSERS), re.IGNORECASE)
-
-_BRACES = re.compile(r"\\f?boxed\b|\\.|[{}]", re.DOTALL)
-_WINDOWS = (1 << 16, 1 << 20)
-_JOINER = re.compile(
-    r"(?:[\s,;$&.]|\\[,;:! ]|\\[()\[\]]|\\(?:quad|qquad|text|textrm|mathrm|cup|lor|vee)\b|[{}]|and|or|as well as)*"  # noqa: E501
-)
-_WRONG = re.compile(
-    r"[\s$.,*)\]\\]*(?:(?:,?\s*(?:but|which|that|this|it))?\s*(?:is|was|would be|seems|looks)\s+"
-    r"(?:clearly |definitely |probably |actually |also )?(?:wrong|incorrect|not (?:right|correct|the|an|valid)|false|impossible|invalid|a mistake)"  # noqa: E501
-    r"|isn't|can(?:not|'t) be (?:right|correct))",
-    re.IGNORECASE,
-)
 
 # "answer" and what may stand between it and the answer itself
 _MARKER = re.compile(
@@ -52,75 +41,16 @@ _OPTION = re.compile(
     r"\s{0,3}(?:is|:|would be|must be|should be)[*_]{0,3}\s{0,3}:?",
     re.IGNORECASE,
 )
-_KEYWORD = re.compile(r"answer|solution|(?:correct|best|right) ", re.IGNORECASE)
 _HEADING = re.compile(r"(?:final\s+)?answer[*_]{0,3}\s{0,2}$", re.IGNORECASE)
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _NOT_PROSE = frozenset(
     [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "exp",
-        "sqrt",
-        "frac",
-        "min",
-        "max",
-        "gcd",
-        "lcm",
-        "mod",
-        "and",
-        "the",
-        "for",
-        "all",
-        "not",
-        "none",
-        "pmatrix",
-        "bmatrix",
-        "where",
-        "solution",
-        "solutions",
-        "real",
-        "reals",
-        "true",
-        "false",
-        "yes",
-        "infinity",
-        "units",
-        "unit",
-        "degrees",
-        "degree",
-        "percent",
-        "hours",
-        "hour",
-        "minutes",
-        "minute",
-        "seconds",
-        "second",
-        "days",
-        "meters",
-        "metres",
-        "dollars",
-        "cents",
-        "miles",
-        "feet",
-        "inches",
-        "square",
-        "cubic",
-        "per",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
+        *("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "frac", "min", "max", "gcd"),
+        *("lcm", "mod", "and", "the", "for", "all", "not", "none", "pmatrix", "bmatrix", "where"),
+        *("solution", "solutions", "real", "reals", "true", "false", "yes", "infinity", "units", "unit"),
+        *("degrees", "degree", "percent", "hours", "hour", "minutes", "minute", "seconds", "second"),
+        *("days", "meters", "metres", "dollars", "cents", "miles", "feet", "inches", "square", "cubic"),
+        *("per", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     ]
 )
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -140,13 +70,6 @@ _REASON = re.compile(
     r"[,;:]?\s{1,4}(?:because|since|so that|as (?:we|the|it|this|shown|required|desired|expected)|which (?:is|means|gives)|by the|not|rather than|so we|hence|thus)\b"  # noqa: E501
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?。](?=\s+[A-Z\\*\"'(]|\s*$)|\n")
-
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    start: int
-    end: int
-    content: str
 
 
 def strip_reasoning(text: str) -> str:
@@ -174,108 +97,6 @@ def strip_reasoning(text: str) -> str:
     if depth == 0:
         kept.append(text[position:])
     return "".join(kept)
-
-
-_LOWER_OPENERS = frozenset(t.lower() for t in _OPENERS)
-
-
-def all_boxes(text: str) -> list[str]:
-    r"""Contents of every outermost ``\boxed{...}`` with balanced braces, in order."""
-    return [box.content for box in _boxes(text, 0)]
-
-
-def _boxes(text: str, start: int) -> list[_Box]:
-    """Outermost balanced boxes from ``start`` on. One pass: every brace is looked at once."""
-    if text.find("boxed", start) < 0:
-        return []
-    found: list[_Box] = []
-    opened: list[
-        tuple[int, int] | None
-    ] = []  # (start of the command, start of the content), None for other braces
-    pending = -1
-    for match in _BRACES.finditer(text, start):
-        token = match.group()
-        if token == "{":
-            if (
-                pending >= 0
-                and not text[pending : match.start()].removeprefix("\\boxed").removeprefix("\\fboxed").strip()
-            ):
-                opened.append((pending, match.end()))
-            else:
-                opened.append(None)
-            pending = -1
-        elif token == "}":
-            pending = -1
-            if opened:
-                box = opened.pop()
-                if box is not None:
-                    while found and found[-1].start > box[0]:
-                        found.pop()  # an inner box is part of its outer one
-                    found.append(_Box(box[0], match.end(), text[box[1] : match.start()]))
-        elif token in ("\\boxed", "\\fboxed"):
-            pending = match.start()
-            bare = _BARE_BOX.match(text, match.end())
-            if bare:
-                found.append(_Box(match.start(), bare.end(), bare.group(1)))
-                pending = -1
-        # other escapes (\{ \} \\ \frac ...) are no braces
-    for box in opened:
-        # never closed: accepted where the line or formula goes on, refused where the text was cut off
-        if box is None or (found and found[-1].end > box[0]):
-            continue
-        rest = _UNCLOSED.match(text, box[1])
-        if rest and rest.end() < len(text) and rest.group().strip():
-            found.append(_Box(box[0], rest.end(), rest.group()))
-            break
-    return found
-
-
-_BARE_BOX = re.compile(r"[ \t]+([-+]?[\w.]+)(?=[\s$.,;]|$)")
-_UNCLOSED = re.compile(r"[^\n$]{0,2000}")
-
-
-def _last_boxes(text: str) -> tuple[list[_Box], int]:
-    """Boxes of the smallest tail that has any, and where they would be joined from."""
-    last = text.rfind("boxed")
-    if last < 0:
-        return [], 0
-    command = text.rfind("\\", max(0, last - 2), last)
-    if command >= 0 and text[command - 1 : command] != "\\" and text.find("boxed", 0, last) < 0:
-        # The usual case, one box: what stands before it can't matter.
-        return _boxes(text, command), command
-    for window in _WINDOWS:
-        if len(text) - last < window // 2 and len(text) > window:
-            boxes = _boxes(text, len(text) - window)
-            if boxes:
-                return boxes, len(text) - window
-    return _boxes(text, 0), 0
-
-
-def _join(text: str, boxes: list[_Box], marker_end: int) -> tuple[str, int, int]:
-    """The last box with those that belong to it: (content, start, end)."""
-    while boxes and _WRONG.match(text, boxes[-1].end, min(len(text), boxes[-1].end + 120)):
-        boxes = boxes[:-1]
-    if not boxes:
-        return "", -1, -1
-    group = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        between = text[box.end : group[0].start]
-        if len(between) > 300:
-            break
-        same_line = (
-            marker_end >= 0 and box.start >= marker_end and "\n" not in between and ". " not in between
-        )
-        if _JOINER.fullmatch(between) or same_line:
-            group.insert(0, box)
-        else:
-            break
-    parts: list[str] = []
-    listed = any(re.search(r"[,;]|and|or", text[a.end : b.start]) for a, b in pairwise(group))
-    for box in group:  # the same answer boxed twice is one answer, unless the boxes make a list
-        content = box.content.strip()
-        if content not in parts or listed:
-            parts.append(content)
-    return ", ".join(parts), group[0].start, group[-1].end
 
 
 def _last_marker(text: str, before: int) -> re.Match[str] | None:
@@ -379,11 +200,11 @@ def extract_answer(text: str, kind: str = "auto") -> str | None:
     text = strip_reasoning(text)
     if not text.strip():
         return None
-    boxes, _ = _last_boxes(text)
+    boxes = last_boxes(text)
     marker = _last_marker(text, len(text))
     hashes = text.rfind("#### ")
     before_box = _last_marker(text, boxes[-1].start) if boxes else None
-    content, start, end = _join(text, boxes, before_box.end() if before_box else -1)
+    content, start, end = joined(text, boxes, before_box.end() if before_box else -1)
     if (
         hashes >= 0
         and hashes > end
@@ -429,7 +250,7 @@ def extract_choice(text: str) -> str | None:
     whole = _LETTER.fullmatch(stripped.rstrip(".)]}*_`$ \t")) if len(stripped) <= 60 else None
     if whole:
         return whole.group(1).upper()
-    boxes, _ = _last_boxes(text)
+    boxes = last_boxes(text)
     marker = _last_marker(text, len(text))
     if boxes and (marker is None or marker.start() < boxes[-1].end):
         match = _LETTER.match(boxes[-1].content[:200])

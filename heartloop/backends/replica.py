@@ -78,5 +78,6 @@ class Member:
 
 
 def name_of(backend: Backend, index: int) -> str:
+    """What a replica is called in logs and errors: its address, or its model and place."""
     address = getattr(backend, "address", None)
     return f"{backend.name}#{index + 1}" if address is None else str(address.shown)

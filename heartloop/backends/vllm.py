@@ -366,6 +366,7 @@ class VllmBackend(ServerBackend):
 
 
 def dumped(body: dict[str, Any]) -> bytes:
+    """``body`` as JSON. Raises BadRequest for what JSON can't hold."""
     try:
         return orjson.dumps(body, default=_plain)
     except TypeError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heartloop.commands import options as opt
 from heartloop.commands.output import console, print_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def calibrate(
         float | None, typer.Option(min=1, help="Most tokens that a problem may cost on average.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: opt.Json = False,
 ) -> None:
     """Which judge, stop rule and size to use for a model and task, what it costs, and what it gains."""
     from heartloop.runs.calibrate import calibrate as make

@@ -50,32 +50,26 @@ def judge(
     arm: Annotated[list[str] | None, typer.Option(help="Arm of the run; default: every arm.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="Model for the judge's calls.")] = None,
     synthesiser_model: Annotated[str | None, typer.Option(help="Model for a synthesis.")] = None,
-    reward_model: Annotated[
-        str | None, typer.Option(help="Reward model of the judge 'reward', such as vllm-score/NAME.")
-    ] = None,
-    reward_url: Annotated[str | None, typer.Option(help="Where the reward model is served.")] = None,
+    reward_model: opt.RewardModel = None,
+    reward_url: opt.RewardUrl = None,
     base_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server of these models, if not the run's.")
     ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="Variable that holds the key.")] = None,
+    api_key_env: opt.ApiKeyEnv = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Of the judge's calls. Default: the run's.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most new tokens of one call.")] = None,
-    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", min=1)] = None,
-    active: Annotated[int | None, typer.Option(min=1, help="Problems in work at once.")] = None,
+    concurrency: opt.Concurrency = None,
+    active: opt.Active = None,
     retries: Annotated[int | None, typer.Option(min=0, help="Further tries of a failed call.")] = None,
-    budget_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of all judgements.")] = None,
-    budget_calls: Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(help="Most US dollars; needs a known price (--price).")
-    ] = None,
+    budget_tokens: opt.BudgetTokens = None,
+    budget_calls: opt.BudgetCalls = None,
+    budget_usd: opt.BudgetUsd = None,
     price: opt.Price = None,
-    prompts: Annotated[Path | None, typer.Option(help="TOML file with other wording.")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    prompts: opt.Prompts = None,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
 ) -> None:
     """Judge a recorded run again, by other judges and without new generations; resumable."""
     from heartloop.runs.judging import open_rejudging

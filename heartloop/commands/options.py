@@ -62,6 +62,15 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Most new tokens of one answ
 ContextTokens = Annotated[
     int | None, typer.Option(min=1, help="The model's context length, if it doesn't tell.")
 ]
+IdField = Annotated[str, typer.Option(help="Field with the id; the line's number where it is missing.")]
+QuestionField = Annotated[str, typer.Option(help="Field with the question.")]
+AnswerField = Annotated[str, typer.Option(help="Field with the reference answer.")]
+Kind = Annotated[str, typer.Option(help="How answers are compared: auto, math, number, choice, text.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems of --data.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave broken lines out.")]
+Active = Annotated[
+    int | None, typer.Option(min=1, help="Problems in work at once. Default: twice the concurrency.")
+]
 Concurrency = Annotated[
     int | None,
     typer.Option(
@@ -103,9 +112,9 @@ Retries = Annotated[int, typer.Option(min=0, help="Further tries of a failed cal
 BudgetTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens, prompt and completion together.")]
 BudgetCalls = Annotated[int | None, typer.Option(min=1, help="Most calls, retries included.")]
 BudgetSeconds = Annotated[float | None, typer.Option(help="Most seconds.")]
-BudgetUsd = Annotated[
-    float | None, typer.Option(help="Most US dollars; needs a known price (--price, --prices).")
-]
+BudgetUsd = Annotated[float | None, typer.Option(help="Most US dollars; needs a known price (--price).")]
+ProblemTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")]
+ProblemCalls = Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")]
 Price = Annotated[
     tuple[float, float] | None,
     typer.Option(help="US dollars per million prompt and completion tokens.", metavar="PROMPT COMPLETION"),

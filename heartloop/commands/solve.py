@@ -31,9 +31,7 @@ def solve(
     reference: Annotated[
         str | None, typer.Option(help="The right answer, for the oracle or for scoring.")
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="How answers are compared: auto, math, number, choice, text.")
-    ] = "auto",
+    kind: opt.Kind = "auto",
     strategy: opt.Strategy = "heart",
     judge: Annotated[
         str | None, typer.Option("--judge", "-j", help="Default: oracle with --reference, else majority.")

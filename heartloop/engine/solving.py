@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 _NO_USAGE = Usage()
 
-Equivalence = Callable[[str, str], Awaitable[bool]]
 Scorer = Callable[[Problem, str | None], Awaitable[Verdict]]
 
 

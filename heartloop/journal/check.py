@@ -38,6 +38,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def wal_path(path: Path) -> Path:
+    """Where SQLite keeps the log of the database at ``path``."""
     return path.with_name(path.name + "-wal")
 
 

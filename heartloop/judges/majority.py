@@ -19,9 +19,10 @@ from heartloop.types import Attempt, Problem, Verdict
 if TYPE_CHECKING:
     from heartloop.engine.session import Session
 
-__all__ = ["Majority", "branch_votes", "groups_by_answer", "largest_group"]
+__all__ = ["Equivalent", "Majority", "branch_votes", "groups_by_answer", "largest_group"]
 
 Equivalent = Callable[[str, str], Awaitable[bool]]
+"""Whether two answers are the same answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from heartloop.errors import BadResponse, UsageError
 from heartloop.judges.base import Weighed, chosen
-from heartloop.judges.majority import groups_by_answer
-from heartloop.judges.scored import Pick, known_scores, scores_of, sigmoid, weighed_by
+from heartloop.judges.scored import Pick, sigmoid, weigh_by_score
 from heartloop.types import Attempt, Message, Problem, Sampling, Verdict
 
 if TYPE_CHECKING:
@@ -63,14 +62,7 @@ class Reward:
         self, problem: Problem, attempts: Sequence[Attempt], session: Session
     ) -> Sequence[Weighed]:
         """Each answer with its best score (``best``) or its share of all scores (``votes``)."""
-        attempts = [attempt for attempt in attempts if attempt.answer is not None]
-        groups = await groups_by_answer(attempts, session.equivalent)
-        if len(groups) < 2:  # nothing to choose
-            return [Weighed(group[0], 1.0) for group in groups]
-        scores = known_scores(attempts, self.name)
-        if scores is None:
-            scores = await scores_of(attempts, lambda a, branch: self.score(problem, a, branch), session)
-        return await weighed_by(attempts, scores, self.pick, session)
+        return await weigh_by_score(self, problem, attempts, session)
 
     async def score(self, problem: Problem, attempt: Attempt, session: Session) -> float:
         """What the reward model gives.

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from heartloop.confidence import WHOLE_VOCABULARY
 from heartloop.errors import UsageError
 from heartloop.judges.base import Weighed
-from heartloop.judges.majority import groups_by_answer
+from heartloop.judges.majority import Equivalent, groups_by_answer
 from heartloop.types import Attempt, TraceConfidence
 
 __all__ = ["Measure", "confidences", "in_bounds", "shares", "weighed", "without_cut"]
 
 Measure: TypeAlias = Literal["bottom", "lowest", "tail", "mean"]
 """Which of a trace's confidences (:class:`~heartloop.types.TraceConfidence`)."""
-
-Equivalent = Callable[[str, str], Awaitable[bool]]
 
 
 def in_bounds(judge: str, power: float, logprobs: int | None) -> None:

@@ -14,6 +14,8 @@ __all__ = ["Responder"]
 
 
 class Responder(Protocol):
+    """Makes attempts: by a chat call, or by a program of its own."""
+
     async def respond(
         self,
         problem: Problem,

@@ -73,7 +73,6 @@ _ASIDE = re.compile(
 )
 _UNIT_FRACTION = re.compile(r"\\frac\{\\(?:text|mathrm)\s*\{(\w+)\}\}\{\\(?:text|mathrm)\s*\{(\w+)\}\}")
 _GLOSS = re.compile(r"(?<=[\d}])\s{0,3}\((?!mod)[a-zA-Z]{3,}[a-zA-Z -]{0,60}\)\Z")
-_TRAILING = re.compile(r"(?:\s|\\[,;:! ]|[.,;:。])+\Z")
 _SPACES = re.compile(
     r"(?<=\d)(?:\s|\\[,;:! ])+(?=\d)|\s+|\\[,;:! ]|\\(?:quad|qquad|displaystyle|left|right|limits)(?![a-zA-Z])|~|\{\}"  # noqa: E501
 )

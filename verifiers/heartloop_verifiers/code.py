@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -177,8 +177,3 @@ def _same_decimals(a: str, b: str) -> bool:
     except InvalidOperation:
         return False
     return bool(x) and x == y
-
-
-def with_timeout(limits: Limits, timeout: float) -> Limits:
-    """``limits`` with another time per test."""
-    return replace(limits, timeout=timeout)

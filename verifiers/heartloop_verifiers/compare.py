@@ -12,8 +12,6 @@ from .regions import NotRegion, looks_like_region, same_region
 
 __all__ = ["matched", "same"]
 
-_EXPANSIONS = 64
-
 
 def same(a: Node, b: Node, ctx: Context) -> bool:
     """Is the predicted answer ``a`` the reference ``b``? Raises NeedsWorker or Unsupported."""

@@ -65,6 +65,7 @@ def based(digits: str, base: str) -> Node:
 
 
 def is_value(node: Node) -> bool:
+    """Whether it stands for one number."""
     return node[0] in ("num", "dec", "div", "neg", "mul", "pow", "fn", "add", "const", "percent")
 
 
@@ -77,6 +78,7 @@ def is_noun(phrase: str) -> bool:
 
 
 def is_region(node: Node) -> bool:
+    """Whether it stands for a set of numbers, or a condition on one."""
     if node[0] == "rel":
         return all(op in ("<", ">", "<=", ">=", "in", "!=", "=") for op in node[1])
     return node[0] in ("seq", "union", "set", "or", "minus", "inter")

@@ -81,6 +81,7 @@ _PART = re.compile(r"([A-Za-z]+)(?:\^?\{?(-?\d+)\}?)?")
 
 
 def is_loose_unit(name: str) -> bool:
+    """Whether this unit's name may as well be a variable or a word."""
     return name in _LOOSE
 
 
