@@ -34,13 +34,13 @@ from rich.console import Console
 
 from heartloop.errors import HeartLoopError, UsageError
 from heartloop.journal.reader import JournalReader
-from heartloop.runs.commands import own_shots
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
 from heartloop.runs.data import read_problems
 from heartloop.runs.judging import open_rejudging
 from heartloop.runs.presets import preset_arms
 from heartloop.runs.progress import execute_watched
 from heartloop.runs.run import JOURNAL_NAME, Run
+from heartloop.runs.shots import own_shots
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget, Problem
 from heartloop_benchmarks.arms_report import OTHERS, affect_folder, judged_folder, put_into, section

@@ -68,7 +68,7 @@ def telemetry(wanted: bool) -> Iterator[None]:
 @contextmanager
 def keeping(folder: Path, json: bool) -> Iterator[None]:
     """Whoever reads why a run ended early also reads what is kept of it, and how to go on."""
-    from heartloop.runs.commands import kept
+    from heartloop.commands.work import kept
 
     try:
         yield

@@ -91,15 +91,15 @@ def run(
     verbose: opt.Verbose = False,
 ) -> None:
     """Run a strategy over a file of problems; resumable at any moment."""
-    from heartloop.runs.commands import make_model, make_prompts, preview, read, start
-    from heartloop.runs.config import ArmConfig, RunConfig
+    from heartloop.commands.work import make_prompts, preview, read, start
+    from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
     from heartloop.runs.data import Fields
     from heartloop.runs.presets import preset_arms
     from heartloop.types import Budget
 
     log_to_stderr(verbose)
     note_unused(context, strategy)
-    shared = {
+    shared: dict[str, Any] = {
         "base_url": base_url,
         "api_key_env": api_key_env,
         "temperature": temperature,
@@ -118,12 +118,12 @@ def run(
         "price": price,
         "prices": None if prices is None else str(prices),
     }
-    models = {"generator": make_model(model, logprobs=logprobs, **shared)}
+    models = {"generator": ModelConfig(model, logprobs=logprobs, **shared)}
     for role, name in (("judge", judge_model), ("synthesiser", synthesiser_model)):
         if name is not None:
-            models[role] = make_model(name, **shared)
+            models[role] = ModelConfig(name, **shared)
     if reward_model is not None:
-        models["reward"] = make_model(reward_model, **{**shared, "base_url": reward_url or base_url})
+        models["reward"] = ModelConfig(reward_model, **{**shared, "base_url": reward_url or base_url})
     arm = ArmConfig(
         name=strategy,
         strategy=strategy,
@@ -202,7 +202,7 @@ def resume(
 
     Limits count from the run's beginning, so a raised budget is the new total.
     """
-    from heartloop.runs.commands import changed, go_on, read
+    from heartloop.commands.work import changed, go_on, read
     from heartloop.runs.data import Fields
     from heartloop.runs.run import Run
 

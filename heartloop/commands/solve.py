@@ -64,9 +64,10 @@ def solve(
     verbose: opt.Verbose = False,
 ) -> None:
     """Answer one question, and show the rounds."""
+    from heartloop.commands.work import make_prompts, solution_to_json
     from heartloop.judges.verifying import check_kind
     from heartloop.loop import HeartLoop
-    from heartloop.runs.commands import make_model, make_prompts, solution_to_json
+    from heartloop.runs.config import ModelConfig
     from heartloop.runs.show import show_solution
     from heartloop.strategies import strategy_from_name
     from heartloop.types import Budget
@@ -84,7 +85,7 @@ def solve(
 
         options["deck"] = DeckOfCues.load(deck)
     loop = HeartLoop(
-        make_model(
+        ModelConfig(
             model,
             base_url=base_url,
             api_key_env=api_key_env,

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from heartloop.runs.commands import own_shots
 from heartloop.runs.config import ArmConfig, ModelConfig, RunConfig
 from heartloop.runs.data import read_problems
 from heartloop.runs.intervals import wilson
 from heartloop.runs.progress import execute_watched
 from heartloop.runs.run import JOURNAL_NAME, Run
+from heartloop.runs.shots import own_shots
 from heartloop.runs.summary import ArmSummary, Summary
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget

@@ -32,6 +32,7 @@ from heartloop.types import (
     Verdict,
     text_of,
 )
+from tests.loop.helpers import Independent
 
 SPECS: dict[str, list[str]] = {
     "cascade": ["cascade(majority,pairwise)", "cascade(genselect:votes=3,panel(usc,caps)):margin=0.9"],
@@ -66,20 +67,6 @@ def texts(case: str) -> list[str]:
         "agreeing": [boxed(16, n) for n in range(4)],
         "forty": [boxed(10 + n % 7, n) for n in range(40)],
     }[case]
-
-
-@dataclass(frozen=True)
-class Given:
-    """As many independent attempts as there are texts; then the judge."""
-
-    count: int
-    name: str = "given"
-
-    async def solve(self, problem: Problem, session: Any) -> Solution:
-        for k in range(self.count):
-            branch = session.branch(k)
-            await branch.judge(await branch.respond())
-        return session.finish(await session.select(), StopReason.ROUNDS)  # type: ignore[no-any-return]
 
 
 def judgement(request: Request) -> Any:
@@ -145,7 +132,7 @@ def judge(spec: str, case: str, problem: Problem = PROBLEM, journal: Path | None
         async with HeartLoop(
             maker,
             judge=spec,
-            strategy=Given(len(said)),
+            strategy=Independent(len(said)),
             judge_model=critic,
             synthesiser_model=critic,
             reward_model=rewarding,

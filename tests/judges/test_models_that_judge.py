@@ -30,23 +30,11 @@ from heartloop.types import (
     TokenLogprob,
     Verdict,
 )
-from tests.loop.helpers import NO_ANSWER, asked, boxed, loop, run, scripted
+from tests.loop.helpers import NO_ANSWER, Independent, asked, boxed, loop, run, scripted
 
 PROBLEM = Problem("p", "Which number?", reference="1")
 
 Critic = Callable[[Request], Any]
-
-
-@dataclass(frozen=True)
-class Given:
-    count: int
-    name: str = "given"
-
-    async def solve(self, problem: Problem, session: Any) -> Solution:
-        for k in range(self.count):
-            branch = session.branch(k)
-            await branch.judge(await branch.respond())
-        return session.finish(await session.select(), StopReason.ROUNDS)  # type: ignore[no-any-return]
 
 
 def judged(
@@ -69,7 +57,7 @@ def judged(
         async with loop(
             scripted(lambda r: left.pop(0)),
             judge=spec,
-            strategy=Given(len(said)),
+            strategy=Independent(len(said)),
             judge_model=Model(backend=judge, **settings),
             synthesiser_model=judge,
             seed=seed,
@@ -472,7 +460,7 @@ def test_an_oracle_in_a_panel_shows_nothing_to_the_others() -> None:
         async with loop(
             scripted(lambda r: left.pop(0)),
             judge="panel(oracle,pairwise)",
-            strategy=Given(3),
+            strategy=Independent(3),
             judge_model=critic,
         ) as held:
             return await held.solve(problem)
@@ -500,7 +488,7 @@ def test_the_wording_may_be_changed_and_what_it_may_name_is_checked(tmp_path: Pa
         async with loop(
             scripted(lambda r: left.pop(0)),
             judge="pointwise",
-            strategy=Given(2),
+            strategy=Independent(2),
             judge_model=critic,
             prompts=path,
         ) as held:

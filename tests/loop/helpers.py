@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from heartloop import HeartLoop, RetryPolicy
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.journal.export import canonical
-from heartloop.types import Message, Problem, Request, Verdict, text_of
+from heartloop.types import Message, Problem, Request, Solution, StopReason, Verdict, text_of
 
 T = TypeVar("T")
 
@@ -97,3 +98,17 @@ def exported(path: Path) -> bytes:
 
 def scripted(script: Any, **settings: Any) -> ScriptedBackend:
     return ScriptedBackend(script, **settings)
+
+
+@dataclass(frozen=True)
+class Independent:
+    """As a strategy: ``count`` attempts that know nothing of each other; then the judge chooses."""
+
+    count: int
+    name: str = "independent"
+
+    async def solve(self, problem: Problem, session: Any) -> Solution:
+        for k in range(self.count):
+            branch = session.branch(k)
+            await branch.judge(await branch.respond())
+        return session.finish(await session.select(), StopReason.ROUNDS)  # type: ignore[no-any-return]

@@ -1,64 +1,43 @@
-"""What the commands of the CLI do, apart from reading options and printing."""
+"""What commands do apart from reading options and printing."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.panel import Panel
 from rich.rule import Rule
 
 from heartloop.engine.results import solution_to_result
 from heartloop.engine.serial import attempt_to_dict
-from heartloop.errors import DataError, HeartLoopError, UsageError
+from heartloop.errors import HeartLoopError
 from heartloop.journal.reader import JournalReader
 from heartloop.judges import judge_from_name
-from heartloop.runs.config import ModelConfig, RunConfig
+from heartloop.runs.config import RunConfig
 from heartloop.runs.data import Fields, read_problems
 from heartloop.runs.dry_run import dry_run
 from heartloop.runs.progress import execute_watched
 from heartloop.runs.run import Run, journal_in
+from heartloop.runs.shots import own_shots, shots_from
 from heartloop.runs.show import clean, counted, excerpt
 from heartloop.runs.summary import Summary, summarise
-from heartloop.strategies.prompts import Prompts, Shot
+from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget, Problem, Solution
 
 __all__ = [
     "changed",
     "go_on",
     "kept",
-    "make_model",
     "make_prompts",
-    "own_shots",
     "preview",
     "read",
     "solution_to_json",
     "start",
 ]
-
-
-def make_model(name: str, **settings: Any) -> ModelConfig:
-    """A model's settings."""
-    return ModelConfig(name=name, **settings)
-
-
-def own_shots(count: int) -> tuple[Shot, ...]:
-    """The first ``count`` of HeartLoop's own worked examples (one-step word problems).
-
-    Raises:
-        UsageError: there are not so many.
-    """
-    text = resources.files("heartloop.runs").joinpath("data/shots.jsonl").read_text(encoding="utf-8")
-    shots = [Shot(**orjson.loads(line)) for line in text.splitlines() if line.strip()]
-    if not 0 <= count <= len(shots):
-        raise UsageError(f"--shots: there are {len(shots)} worked examples of our own, not {count}")
-    return tuple(shots[:count])
 
 
 def make_prompts(path: Path | None, shots: str | None) -> Prompts:
@@ -68,25 +47,7 @@ def make_prompts(path: Path | None, shots: str | None) -> Prompts:
         return prompts
     if shots.isdigit():
         return replace(prompts, shots=own_shots(int(shots)))
-    return replace(prompts, shots=tuple(_shots_from(Path(shots))))
-
-
-def _shots_from(path: Path) -> Iterator[Shot]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: can't read the worked examples: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            data = orjson.loads(line)
-            question, answer = data["question"], data["answer"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: no worked example with question and answer") from error
-        if not isinstance(question, str) or not isinstance(answer, str):
-            raise DataError(f"{path}, line {number}: question and answer must be text")
-        yield Shot(question, answer)
+    return replace(prompts, shots=tuple(shots_from(Path(shots))))
 
 
 def read(
