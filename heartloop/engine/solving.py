@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.fingerprint import fingerprint_of
-from heartloop.engine.gateway import Call
 from heartloop.engine.ledger import Account, Room, exhausted
 from heartloop.engine.replay import SHARED_ARM, Recorded, failure_to_dict
 from heartloop.engine.serial import attempt_to_dict, completion_from_dict, request_to_dict
 from heartloop.engine.strands import blocked
+from heartloop.engine.tries import Call
 from heartloop.errors import BackendError, BudgetExhausted, HeartLoopError, UsageError
 from heartloop.journal.records import Event, EventKey
 from heartloop.strategies.prompts import Prompts

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from heartloop.engine.engine import Engine
-    from heartloop.engine.gateway import Tries
     from heartloop.engine.solving import Arm
+    from heartloop.engine.tries import Tries
     from heartloop.types import Problem
 
 __all__ = ["Watch", "factory"]

@@ -37,7 +37,7 @@ from heartloop.types import Completion, Spend
 
 if TYPE_CHECKING:
     from heartloop.engine.dispatch import Lane
-    from heartloop.engine.gateway import Call
+    from heartloop.engine.tries import Call
 
 __all__ = ["Waves", "WavesOut", "line_id"]
 

@@ -26,7 +26,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from heartloop import __version__
 from heartloop.engine.events import AttemptJudged, LoopEvent, ProblemSolved
-from heartloop.engine.gateway import Tries
+from heartloop.engine.tries import Tries
 from heartloop.errors import BackendError
 from heartloop.telemetry.names import DURATION_BUCKETS, TOKEN_BUCKETS, answered, asked, provider_of
 from heartloop.types import Attempt, Completion, Cue, Problem, StopReason, Verdict

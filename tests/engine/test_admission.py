@@ -15,10 +15,11 @@ from asyncio_throttle import throttler
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.engine.dispatch import Lane, Price
 from heartloop.engine.fingerprint import fingerprint
-from heartloop.engine.gateway import Call, Gateway
+from heartloop.engine.gateway import Gateway
 from heartloop.engine.ledger import Ledger
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import BreadthFirst, DepthFirst, Scheduler
+from heartloop.engine.tries import Call
 from heartloop.errors import (
     BackendUnreachable,
     BadRequest,

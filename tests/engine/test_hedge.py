@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.fingerprint import fingerprint
-from heartloop.engine.gateway import Call, Gateway
+from heartloop.engine.gateway import Gateway
 from heartloop.engine.hedge import HedgePolicy, quantile_of
 from heartloop.engine.ledger import Ledger
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import BreadthFirst
+from heartloop.engine.tries import Call
 from heartloop.errors import BadRequest, ServerError, UsageError
 from heartloop.journal.base import NullJournal
 from heartloop.journal.records import Event, EventKey, Record, Reserve, Settle

@@ -13,8 +13,9 @@ import pytest
 
 from heartloop import HeartLoop, Model, telemetry
 from heartloop.backends import OpenAIBackend, ScriptedBackend
-from heartloop.engine.gateway import Gateway, Tries
+from heartloop.engine.gateway import Gateway
 from heartloop.engine.hedge import HedgePolicy
+from heartloop.engine.tries import Tries
 from heartloop.errors import BadRequest, ServerError, UsageError
 from heartloop.types import Budget, Completion, Sampling, Usage
 from tests.cli.command import environment, run_process
