@@ -80,6 +80,7 @@ class Valence(Enum):
 
     @property
     def opposite(self) -> Valence:
+        """What alternation takes next."""
         return Valence.NEGATIVE if self is Valence.POSITIVE else Valence.POSITIVE
 
 
@@ -272,6 +273,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
+        """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:
@@ -494,6 +496,7 @@ class Budget:
 
     @property
     def unlimited(self) -> bool:
+        """Whether nothing is limited."""
         return self.tokens is None and self.calls is None and self.seconds is None and self.usd is None
 
 

@@ -95,6 +95,7 @@ class Conversation:
 
     @property
     def prompt_tokens(self) -> int:
+        """Of the whole prompt, as estimated."""
         return sum(self.tokens)
 
 

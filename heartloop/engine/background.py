@@ -23,6 +23,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` returns or raises, run on :attr:`loop`. UsageError within that loop."""
         if threading.current_thread() is self._thread:
             work.close()
             raise UsageError("a sync call from inside this loop's own work would wait for itself: await it")

@@ -59,6 +59,7 @@ class Account:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the account was opened, those of earlier processes included."""
         return self.elapsed_before + max(0.0, self.clock() - self.opened)
 
     @property
@@ -67,6 +68,7 @@ class Account:
 
     @property
     def charged(self) -> Spend:
+        """What has been spent: confirmed and assumed together, without what is only reserved."""
         return self.confirmed + self.assumed
 
     def room(self, cost: Spend) -> Room:

@@ -116,6 +116,7 @@ class ConcurrencyLimiter:
     # --- slots ----------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
+        """Whether one more call may leave now."""
         return self.running < self.allowed and (not self._paused_until or self.paused_for() <= 0)
 
     def paused_for(self) -> float:
@@ -132,6 +133,7 @@ class ConcurrencyLimiter:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def acquire(self) -> None:
+        """Take a slot, whether there is room or not; :meth:`release` gives it back."""
         self.running += 1
         self.sent += 1
 

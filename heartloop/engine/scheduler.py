@@ -114,7 +114,9 @@ class Scheduler(Protocol):
     @property
     def name(self) -> str: ...
 
-    def priority(self, waiting: Waiting) -> float: ...
+    def priority(self, waiting: Waiting) -> float:
+        """The number of a waiting call; the lowest goes first. It grows with ``waiting.arrival``."""
+        ...
 
 
 @runtime_checkable

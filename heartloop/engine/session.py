@@ -126,7 +126,7 @@ class Session:
             solving = self._solving
             key = self._key("completion")
             drawn = sampling or self.sampling(role)
-            if drawn.seed is None and solving.sends_seed(role):
+            if drawn.seed is None and solving.engine.send_seeds:
                 drawn = replace(drawn, seed=solving.seed_for(self.branch_name, key.ordinal))
             if drawn.cut is not None:
                 solving.check_cut(role)
@@ -291,6 +291,7 @@ class Session:
 
     @property
     def prompts(self) -> Prompts:
+        """The run's wording."""
         return self._solving.arm.prompts
 
     @property

@@ -91,16 +91,15 @@ class Solving:
     # --- what the problem's session needs to know ---------------------------------------------------
 
     def model_name(self, role: str) -> str:
+        """Name of the model that plays ``role``, as its backend sends it."""
         return self.lane(role).backend.name
 
     def lane_name(self, role: str) -> str:
+        """The lane of the model that plays ``role``; the default one where the arm names none."""
         return self.arm.models.get(role, self.engine.default_model)
 
     def lane(self, role: str) -> Lane:
         return self.engine.gateway.lane(self.lane_name(role))
-
-    def sends_seed(self, role: str) -> bool:
-        return self.engine.send_seeds
 
     def check_cut(self, role: str) -> None:
         """Raise UsageError where the model that plays ``role`` can't be left when its confidence falls."""
@@ -248,6 +247,7 @@ class Solving:
         self.engine.attempt_made(self, attempt)
 
     def note_verdict(self, attempt: Attempt, judged: Attempt) -> None:
+        """``judged`` takes the place of ``attempt``, and whoever watches is told."""
         self._attempts[(attempt.branch, attempt.round, attempt.text)] = judged
         self.engine.attempt_judged(self, judged)
 
@@ -256,6 +256,7 @@ class Solving:
         return tuple(sorted(self._attempts.values(), key=lambda a: (a.round, _path(a.branch))))
 
     def solution(self, chosen: Attempt | None, reason: StopReason, error: str | None) -> Solution:
+        """The problem's solution with all attempts, their cost, and what ended it; not scored yet."""
         return Solution(
             problem_id=self.problem.id,
             answer=None if chosen is None else chosen.answer,

@@ -110,6 +110,7 @@ class JournalQueries:
         return decode_problem(id, rows[0][0]) if rows else None
 
     def count_problems(self) -> int:
+        """How many problems the run has."""
         return int(self._fetch("SELECT count(*) FROM problems")[0][0])
 
     def iter_problems(

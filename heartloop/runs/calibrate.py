@@ -65,6 +65,7 @@ class Calibration:
 
     @property
     def setting(self) -> Setting:
+        """The one that is recommended."""
         return self.settings[self.figures.chosen]
 
     def flags(self) -> list[str]:

@@ -59,6 +59,7 @@ class ModelConfig:
     batch_command: str | None = None
 
     def model(self) -> Model:
+        """The model as the engine takes it. Raises UsageError for settings that can't be."""
         sampling = Sampling(
             temperature=self.temperature,
             top_p=self.top_p,

@@ -86,10 +86,12 @@ class Summary:
 
     @property
     def pending(self) -> int:
+        """Problems without a result, counted for each arm."""
         return self.problems * len(self.arms) - sum(arm.finished for arm in self.arms)
 
     @property
     def usd(self) -> float | None:
+        """What was spent, confirmed and assumed together; None where a price is unknown."""
         parts = (self.confirmed.usd, self.assumed.usd)
         return None if None in parts else sum(part for part in parts if part is not None)
 

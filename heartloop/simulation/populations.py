@@ -40,6 +40,7 @@ class Group:
     trend: Callable[[int], float] = _steady
 
     def chance(self, rng: random.Random) -> float:
+        """A problem's chance of a right attempt, drawn from Beta(right, wrong)."""
         if self.right == 0 or self.wrong == 0:
             return float(self.wrong == 0)
         return rng.betavariate(self.right, self.wrong)

@@ -53,6 +53,7 @@ class Curve:
         return self.right[place - 1] if place else 0
 
     def accuracy_at(self, budget: float) -> float:
+        """Share of the problems that are right when ``budget`` tokens are spent."""
         return self.right_at(budget) / self.problems
 
     def tokens_for(self, right: int) -> int | None:
