@@ -61,8 +61,7 @@ class Recorded:
 
 
 def pooled(cases: Sequence[Case]) -> JudgeFigures:
-    """Accuracy of the answers, of first attempts, and of whoever finds a right attempt wherever there is "
-    "one."""
+    """Accuracy of the answers, of first attempts, and of whoever finds a right attempt where there is one."""
     return judge_figures(
         [case.right for case in cases],
         [case.attempts for case in cases],
