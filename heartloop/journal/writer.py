@@ -35,7 +35,7 @@ BATCH = 512
 """The most writes in one transaction."""
 BEAT = 1.0
 """Seconds between two notes that this process is still at work."""
-REST = 0.001
+REST = 0.003
 """Seconds that a busy thread sleeps after a commit: waking it from waiting costs the event loop more than
 a row does, and what comes meanwhile goes into one transaction."""
 
