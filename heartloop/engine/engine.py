@@ -186,7 +186,8 @@ class Engine:
         exhausted = solving.exhausted
         ended_by = None if exhausted is None else exhausted.account
         if recorded:
-            await self.journal.write(
+            # Nobody waits for it: if it is lost with the process, the replay finds the same result again.
+            self.journal.post(
                 solution_to_result(arm.name, solution, settings=arm.settings, ended_by=ended_by)
             )
         if self.watched:

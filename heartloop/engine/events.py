@@ -45,7 +45,7 @@ class AttemptJudged:
 
 @dataclass(frozen=True, slots=True)
 class ProblemSolved:
-    """A problem ended, for whatever reason; its result is committed."""
+    """A problem ended, for whatever reason; its result is on its way into the journal."""
 
     arm: str
     solution: Solution
