@@ -39,6 +39,10 @@ REST = 0.003
 """Seconds that a busy thread sleeps after a commit: waking it from waiting costs the event loop more than
 a row does, and what comes meanwhile goes into one transaction."""
 
+WOKEN = 4
+"""The most waiters that one turn of the event loop wakes: each goes on with work of its own, and the loop has
+others to serve in between."""
+
 _BUSY = 2  # writes in a commit from which the thread is not waited for by one caller alone
 
 _EVENT, _FAILURE = "INSERT INTO events", "REPLACE INTO events"
@@ -364,7 +368,7 @@ class Writer:
             self._told = True
         for loop, futures in waiting.items():
             try:
-                loop.call_soon_threadsafe(_resolve, futures, error)
+                loop.call_soon_threadsafe(_resolve, loop, futures, error)
             except RuntimeError:
                 pass  # the loop is closed: nobody is waiting any more
 
@@ -379,8 +383,12 @@ class Writer:
             self._connection.close()
 
 
-def _resolve(futures: list[asyncio.Future[None]], error: JournalError | None) -> None:
-    for future in futures:
+def _resolve(
+    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[None]], error: JournalError | None
+) -> None:
+    if len(futures) > WOKEN:
+        loop.call_soon(_resolve, loop, futures[WOKEN:], error)
+    for future in futures[:WOKEN]:
         if future.done():
             continue
         if error is None:
