@@ -2,7 +2,7 @@
 
     python -m heartloop_benchmarks.perf.hedging [--server "COMMAND"] [--base-url URL] [--problems 300]
 
-The server (by default the one beside this file: 50 ms in the mean, sigma 1, 512 at once) must draw a call's
+The server (by default the one beside this file: 300 ms in the mean, sigma 1, 512 at once) must draw a call's
 time anew when it is repeated, or a hedge would take as long as its first try.
 Problems are chains of calls, all in work at once; with hedging and without alternate, each with questions
 of its own. Answers are compared as text, so that nothing but calls is measured.
@@ -130,7 +130,7 @@ def main() -> None:
     if given.base_url:
         asyncio.run(_compare(given, given.base_url))
         return
-    with server(given.server or own_server(50.0, 512, jitter=1.0)) as url:
+    with server(given.server or own_server(300.0, 512, jitter=1.0)) as url:
         asyncio.run(_compare(given, url))
 
 
