@@ -75,6 +75,7 @@ class VllmBackend(ServerBackend):
         api_key_env: str | None = None,
         api_key: str | None = None,
         timeout: float | None = None,
+        idle_timeout: float = 60.0,
         context_tokens: int | None = None,
         max_concurrency: int | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class VllmBackend(ServerBackend):
             api_key: the key itself, in place of the variable.
             timeout: seconds for the whole call, from connecting to the last byte; None: as long as the
                 caller waits (the gateway has a limit for each attempt).
+            idle_timeout: seconds for which an answer that is streamed may pause once it has begun.
             context_tokens: the model's context length; :meth:`prepare` asks the server for it.
 
         Raises:
@@ -106,6 +108,9 @@ class VllmBackend(ServerBackend):
             context_tokens=context_tokens,
             max_concurrency=max_concurrency,
         )
+        if not idle_timeout > 0:
+            raise UsageError(f"idle_timeout must be a positive number of seconds, not {idle_timeout!r}")
+        self._idle_timeout = idle_timeout
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
@@ -190,15 +195,19 @@ class VllmBackend(ServerBackend):
         assert self._chat is not None  # connected
         answer = StreamedAnswer(watch)
         asked = dumped(body | STREAMED)
+        idle = asyncio.timeout(None)
         failure: BackendError | None
         try:
             async with session.post(self._chat, data=asked, allow_redirects=False) as response:
                 if response.status != 200:
                     failure = self._error(response.status, response.headers, await response.read())
                 else:
-                    async for content in response.content.iter_any():
-                        if answer.feed(content):
-                            break
+                    clock = asyncio.get_running_loop().time
+                    async with idle:
+                        async for content in response.content.iter_any():
+                            if answer.feed(content):
+                                break
+                            idle.reschedule(clock() + self._idle_timeout)
                     if answer.cut:
                         response.close()
                     if answer.error is None:
@@ -207,7 +216,12 @@ class VllmBackend(ServerBackend):
         except BackendError:
             raise
         except Exception as error:
-            failure = from_connection(error, where=self._where, redact=self._redact)
+            if idle.expired():
+                failure = CallTimeout(
+                    f"{self._where}: the answer paused for more than {self._idle_timeout:g} s"
+                )
+            else:
+                failure = from_connection(error, where=self._where, redact=self._redact)
             if failure is None:
                 raise
         raise failure

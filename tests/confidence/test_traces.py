@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from heartloop.engine.serial import (
     completion_from_dict,
     completion_to_dict,
 )
-from heartloop.errors import ConnectionLost, LogprobsMissing, ServerError, UsageError
+from heartloop.errors import CallTimeout, ConnectionLost, LogprobsMissing, ServerError, UsageError
 from heartloop.judges.majority import Majority
 from heartloop.types import (
     Attempt,
@@ -284,6 +285,33 @@ def test_a_stream_that_breaks_off_or_fails_is_an_error_by_its_cause() -> None:
         streamed(sse(piece("one", 3.0, 1), done=False), cut)
     with pytest.raises(ServerError, match="engine died"):
         streamed(sse(piece("one", 3.0, 1), {"error": {"message": "engine died", "code": 500}}), cut)
+
+
+def test_a_stream_that_pauses_for_too_long_is_given_up() -> None:
+    begun = threading.Event()
+
+    class Pausing(Handler):
+        def do_POST(self) -> None:
+            self.content()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(sse(piece("one", 3.0, 1), done=False))
+            self.wfile.flush()
+            begun.wait(30)
+
+    async def scene(url: str) -> None:
+        backend = VllmBackend("m", base_url=url, idle_timeout=0.05)
+        sampling = Sampling(max_tokens=50, logprobs=3, cut=ConfidenceCut(window=9, below=0.0))
+        try:
+            with pytest.raises(CallTimeout, match=r"paused for more than 0\.05 s"):
+                await backend.complete(Request("m", (Message("user", "?"),), sampling))
+        finally:
+            begun.set()
+            await backend.aclose()
+
+    with listening(Pausing) as root:
+        run(scene(f"{root}/v1"))
 
 
 def test_backends_that_cant_be_left_in_the_middle_say_so() -> None:
