@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from heartloop.backends.batch_lines import CHAT_PATH, line_of, outcome_in
 from heartloop.backends.openai import DROPPABLE, OpenAIBackend
@@ -22,7 +23,9 @@ from heartloop.backends.openai_errors import ErrorBody, from_connection, from_st
 from heartloop.backends.waves import Note, Outcome, WaveLine, WaveLook, complete_alone
 from heartloop.backends.wire import decode, request_body
 from heartloop.errors import (
+    AuthenticationFailed,
     BackendError,
+    BackendUnreachable,
     BadRequest,
     BadResponse,
     CallTimeout,
@@ -46,10 +49,13 @@ _MOST_PAGES = 200
 _CLOCKS_APART = 86_400.0
 """Batches created so many seconds before the wave was made are not it, whatever the clocks."""
 _UNDER_WAY = frozenset(("validating", "in_progress", "finalizing", "cancelling"))
+_ENDED = frozenset(("completed", "failed", "expired", "cancelled"))
 _TOO_MUCH = frozenset(("token_limit_exceeded", "enqueued_token_limit_exceeded", "rate_limit_exceeded"))
 _NO_MODEL = frozenset(("model_not_found", "invalid_model", "mismatched_model"))
 _NO_QUOTA = frozenset(("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"))
 _LOOKS_FOR_FILES = 5
+_LOOKS_FOR_LOST = 5
+"""How often in a row a 404 for what the server made itself is taken for slowness."""
 _IDLE_SECONDS = 60.0
 
 
@@ -88,6 +94,7 @@ class BatchBackend(OpenAIBackend):
         self.wave_bytes = wave_bytes
         self.poll_seconds = poll_seconds
         self._without_files: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def complete(self, request: Request) -> Completion:
@@ -106,32 +113,36 @@ class BatchBackend(OpenAIBackend):
         client = await self._connected()
         content = await asyncio.to_thread(b"".join, [line.line for line in lines])
         name = (f"heartloop-{wave}.jsonl", content, "application/jsonl")
-        file = getattr(await self._ask(client.files.create(file=name, purpose="batch")), "id", None)
+        try:
+            uploaded = await self._ask(client.files.create(file=name, purpose="batch"))
+        except (BadRequest, ModelNotFound) as error:
+            raise self._no_batches(error) from None
+        file = getattr(uploaded, "id", None)
         if not isinstance(file, str):
             raise ServerError(
                 f"{self._where}: the upload of a batch's file was answered without the file's id"
             )
         await note({"input_file_id": file})
-        batch = await self._post_json(
-            "/batches",
-            {
-                "input_file_id": file,
-                "endpoint": CHAT_PATH,
-                "completion_window": WINDOW,
-                "metadata": {MARK: wave},
-            },
-        )
-        return _text(batch, "id")
+        body = {
+            "input_file_id": file,
+            "endpoint": CHAT_PATH,
+            "completion_window": WINDOW,
+            "metadata": {MARK: wave},
+        }
+        try:
+            return _text(await self._post_json("/batches", body), "id")
+        except (BadRequest, ModelNotFound) as error:
+            raise self._no_batches(error) from None
 
     async def find(self, wave: str, noted: Mapping[str, Any]) -> str | None:
         oldest = float(noted.get("made", 0.0)) - _CLOCKS_APART
         after = ""
         for _ in range(_MOST_PAGES):
             page = await self._get_json("/batches", {"limit": _PAGE} | ({"after": after} if after else {}))
-            batches = [batch for batch in page.get("data") or () if isinstance(batch, dict)]
+            batches = [batch for batch in _list(page.get("data")) if isinstance(batch, dict)]
             for batch in batches:
-                marked = (batch.get("metadata") or {}).get(MARK) == wave
-                if marked or batch.get("input_file_id") == noted.get("input_file_id", ""):
+                marked = _dict(batch.get("metadata")).get(MARK) == wave
+                if marked or batch.get("input_file_id") == noted.get("input_file_id", object()):
                     return _text(batch, "id")
             if not batches or not page.get("has_more"):
                 return None
@@ -142,26 +153,60 @@ class BatchBackend(OpenAIBackend):
         return None
 
     async def look(self, ref: str) -> WaveLook:
-        batch = await self._get_json(f"/batches/{ref}")
-        status = batch.get("status")
-        counts = batch.get("request_counts") or {}
-        done = sum(counts.get(name) or 0 for name in ("completed", "failed"))
-        files = [batch.get("output_file_id"), batch.get("error_file_id")]
+        batch = await self._batch(ref)
+        status = str(batch.get("status")).lower()
+        counts = _dict(batch.get("request_counts"))
+        completed, failed = (_count(counts.get(name)) for name in ("completed", "failed"))
+        done = completed + failed
+        output, errors = batch.get("output_file_id"), batch.get("error_file_id")
         if status in _UNDER_WAY:
             return WaveLook(False, done)
-        if status == "failed" and not any(files):
+        if status == "failed" and not (output or errors):
             return self._refusal(ref, batch)
-        if status == "completed" and not any(files):
+        unnamed = (completed and not output) or (failed and not errors)
+        if status in _ENDED and (unnamed or (status == "completed" and not (output or errors))):
             # The files can be named a little later than the status says.
             self._without_files[ref] = self._without_files.get(ref, 0) + 1
             if self._without_files[ref] < _LOOKS_FOR_FILES:
                 return WaveLook(False, done)
-        if status not in ("completed", "failed", "expired", "cancelled"):
-            raise BadResponse(f"{self._where}: the batch {ref} has the unknown status {str(status)[:40]!r}")
-        return WaveLook(True, done, cut=status != "completed")
+        if status not in _ENDED:
+            raise BadResponse(f"{self._where}: the batch {ref} has the unknown status {status[:40]!r}")
+        self._without_files.pop(ref, None)
+        # Where answers were made and their file never named, what has no result may have been run.
+        return WaveLook(True, done, cut=status != "completed" and not (completed and not output))
+
+    async def _batch(self, ref: str) -> dict[str, Any]:
+        """The batch as the server describes it."""
+        try:
+            batch = await self._get_json(f"/batches/{quote(ref, safe='')}")
+        except ModelNotFound as error:
+            if self._is_slow(ref):
+                raise ServerError(str(error), status=error.status) from None
+            raise AuthenticationFailed(
+                f"{error}. The batch {ref} was begun with another key or project, or at another base_url: "
+                "go on with that",
+                status=error.status,
+            ) from None
+        self._lost.pop(ref, None)
+        return batch
+
+    def _is_slow(self, what: str) -> bool:
+        """Whether a 404 for ``what`` may still be the server's slowness. Counts."""
+        self._lost[what] = self._lost.get(what, 0) + 1
+        return self._lost[what] < _LOOKS_FOR_LOST
+
+    def _no_batches(self, error: BackendError) -> BackendError:
+        """``error`` of sending a wave, which may mean that the server has no Batch API."""
+        if error.status not in (404, 405, 501):
+            return error
+        return BackendUnreachable(
+            f"{error}. There is no Batch API at this base_url (it needs /files and /batches); "
+            "the same model may be there without it (batch=False)",
+            status=error.status,
+        )
 
     def _refusal(self, ref: str, batch: Mapping[str, Any]) -> WaveLook:
-        errors = (batch.get("errors") or {}).get("data") or [{}]
+        errors = _list(_dict(batch.get("errors")).get("data")) or [{}]
         lines: dict[int, BackendError] = {}
         whole: BackendError | None = None
         too_much = False
@@ -186,21 +231,29 @@ class BatchBackend(OpenAIBackend):
         return WaveLook(True, refused=whole, refused_lines=lines, too_much=too_much)
 
     async def results(self, ref: str) -> AsyncIterator[tuple[str, Outcome]]:
-        batch = await self._get_json(f"/batches/{ref}")
+        batch = await self._batch(ref)
         for name in ("output_file_id", "error_file_id"):
             file = batch.get(name)
             if not isinstance(file, str) or not file:
                 continue
-            async for line in self._lines(file):
-                try:
-                    yield outcome_in(line, where=self._where, redact=self._redact, give_up=self._leave_out)
-                except BadResponse as error:
-                    logger.warning("batch %s: a line of its results can't be read (%s)", ref, error)
+            try:
+                async for line in self._lines(file):
+                    try:
+                        yield outcome_in(
+                            line, where=self._where, redact=self._redact, give_up=self._leave_out
+                        )
+                    except BadResponse as error:
+                        logger.warning("batch %s: a line of its results can't be read (%s)", ref, error)
+            except ModelNotFound as error:
+                if self._is_slow(file):
+                    raise ServerError(str(error), status=error.status) from None
+                # Deleted, or kept no longer. Its answers are gone, and were paid for.
+                logger.warning("batch %s: its file %s is gone (%s)", ref, file, error)
 
     async def cancel(self, ref: str) -> None:
         # One that has ended meanwhile can't be cancelled, which is as good.
         with contextlib.suppress(BadRequest, ServerError):
-            await self._post_json(f"/batches/{ref}/cancel", {})
+            await self._post_json(f"/batches/{quote(ref, safe='')}/cancel", {})
 
     def _leave_out(self, parameter: str) -> bool:
         if parameter == "max_tokens":
@@ -296,6 +349,18 @@ def _object(response: Any) -> dict[str, Any]:
 
 def _text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
-    if not isinstance(value, str) or not value or "/" in value:
+    if not isinstance(value, str) or value in ("", ".", ".."):
         raise BadResponse(f"the answer has no {name}")
     return value
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

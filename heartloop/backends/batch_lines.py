@@ -70,6 +70,8 @@ def _outcome(
     response, error = data.get("response"), data.get("error")
     status = response.get("status_code") if isinstance(response, dict) else None
     answer = response.get("body") if isinstance(response, dict) else None
+    if status is None and not error and isinstance(answer, dict) and "choices" in answer:
+        status = 200  # a server that leaves it out where all went well
     if status is None or (error and status == 200 and answer is None):
         refusal = ErrorBody(error)
         if refusal.code in _NEVER_RUN:

@@ -110,7 +110,9 @@ def from_status(
     text = f"{where} answered {status}" + (f": {said}" if said else "")
     wait = retry_after(headers)
     code = body.code.lower()
-    if status == 402 or (status == 429 and (code in _QUOTA_CODES or body.type.lower() in _QUOTA_CODES)):
+    if status == 402 or (
+        status in (400, 403, 429) and (code in _QUOTA_CODES or body.type.lower() in _QUOTA_CODES)
+    ):
         return QuotaExceeded(f"{text} (no quota or credit left: retrying won't help)", status=status)
     if status == 401:
         # Nothing the server says: it may quote the key in ways that can't be recognised.

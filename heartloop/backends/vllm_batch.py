@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -35,6 +36,7 @@ DEFAULT_COMMAND = "vllm run-batch -i {input} -o {output} --model {model}"
 MOST_STARTS = 3
 """How often a command is started again that was killed before it could say how it ended."""
 _TAIL = 2000
+_PLACE = re.compile(r"\{(input|output|model)\}")
 
 
 class VllmRunBatch:
@@ -107,7 +109,7 @@ class VllmRunBatch:
     async def submit(self, wave: str, lines: Sequence[WaveLine], note: Note) -> str:
         await asyncio.to_thread(self._write, wave, [line.line for line in lines])
         if self._command:
-            await asyncio.to_thread(self._run, wave)
+            await asyncio.to_thread(self._start, wave)
         else:
             places = self._places(wave)
             shown = DEFAULT_COMMAND.format_map({name: shlex.quote(value) for name, value in places.items()})
@@ -173,19 +175,30 @@ class VllmRunBatch:
         except OSError as error:
             raise BackendUnreachable(f"can't write the batch's files in {place}: {error.strerror}") from None
 
+    def _start(self, wave: str) -> None:
+        try:
+            self._run(wave)
+        except OSError as error:
+            place = self._folder / wave
+            raise BackendUnreachable(f"can't run the batch in {place}: {error.strerror}") from None
+
     def _run(self, wave: str) -> None:
         """Start the command, unless it runs or has ended."""
         place = self._folder / wave
         if any((place / name).exists() for name in ("exit", "out.jsonl", "cancelled")) or _locked(place):
             return
         starts = place / "starts"
-        count = int(starts.read_text()) + 1 if starts.exists() else 1
+        try:
+            count = int(starts.read_text()) + 1
+        except (FileNotFoundError, ValueError):  # none yet, or a crash in the middle of writing it
+            count = 1
         if count > MOST_STARTS:
             (place / "exit").write_text("-1")
             return
         starts.write_text(str(count))
         places = {**self._places(wave), "output": str(place.resolve() / "out.jsonl.part")}
-        command = [word.format_map(places) for word in self._command]
+        # Other braces are the command's own: flags of vLLM take JSON.
+        command = [_PLACE.sub(lambda found: places[found[1]], word) for word in self._command]
         (place / "command.json").write_text(json.dumps(command))
         with (place / "lock").open("wb") as lock:
             # The lock goes along with the open file, so there is no moment in which nobody holds it.
@@ -216,7 +229,7 @@ class VllmRunBatch:
                 return WaveLook(done)
             if (place / "cancelled").exists() or not (place / "in.jsonl").exists():
                 return WaveLook(True, cut=True)
-            self._run(wave)
+            self._start(wave)
             return WaveLook(False)
         if done or (place / "cancelled").exists():
             return WaveLook(True, cut=not done)

@@ -186,7 +186,7 @@ def logprobs_of(data: Any) -> tuple[TokenLogprob, ...] | None:
             )
             for row in data["content"]
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise BadResponse("the answer's logprobs are malformed") from None
 
 
@@ -199,7 +199,7 @@ def prompt_logprobs_of(data: Any) -> tuple[TokenLogprob | None, ...] | None:
         return None
     try:
         return tuple(_prompt_row(row) if row else None for row in data)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise BadResponse("the answer's prompt_logprobs are malformed") from None
 
 

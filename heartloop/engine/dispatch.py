@@ -398,6 +398,8 @@ class Lane:
                 if entry.timer is not None:
                     entry.timer.cancel()
                 self._watch(entry)
+        if self.waves is not None:
+            self.waves.look_again()
 
     async def warm_up(self) -> None:
         """Have the backend ready, once, so that its start counts against no call's time limit or charge."""

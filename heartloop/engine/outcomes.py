@@ -54,9 +54,12 @@ def spent(settle: Settle) -> Spend:
 
 
 def failed(reservation: Reservation, error: BackendError, calls: int) -> Settle:
-    """What a failed call costs: all of it where it may have been billed, else ``calls`` calls."""
+    """What a failed call costs: all of it where it may have been billed, else ``calls`` calls.
+
+    With 0 ``calls`` it was certainly never begun, whatever kind of error said so.
+    """
     reason = type(error).__name__
-    state: Settlement = "assumed" if error.may_have_been_billed else "released"
+    state: Settlement = "assumed" if error.may_have_been_billed and calls else "released"
     if state == "assumed":
         cost = reservation.cost
         return Settle(reservation.id, state, None, cost.tokens, cost.usd, reason)

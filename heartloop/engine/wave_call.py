@@ -18,7 +18,7 @@ class Member:
     """One call of a wave.
 
     Attributes:
-        answer: its completion, or the error that it ended with.
+        answer: its completion, or the error that it ended with; None: there is a new one to wait for.
         waiters: how many wait for that.
         sent: it is no longer being collected.
         number: of its line in the wave, from 0.
@@ -29,12 +29,19 @@ class Member:
     reservation: Reservation
     reserve: Reserve
     line: WaveLine
-    answer: asyncio.Future[Completion | BaseException]
+    answer: asyncio.Future[Completion | BaseException | None]
     waiters: int = 0
     sent: bool = False
     number: int = 0
 
     def fail_for_now(self, error: Exception) -> None:
         """Tell who waits that there is no answer yet and why; it may still come."""
-        told, self.answer = self.answer, self.answer.get_loop().create_future()
-        told.set_result(error)
+        self._replace(error)
+
+    def wake(self) -> None:
+        """Have who waits look at the limits again."""
+        self._replace(None)
+
+    def _replace(self, told: Exception | None) -> None:
+        waited_for, self.answer = self.answer, self.answer.get_loop().create_future()
+        waited_for.set_result(told)

@@ -178,9 +178,15 @@ class WaveFlight:
                 tries += 1
                 if self._state == "creating":
                     logger.warning("batch %s: %s; looking whether the server has it", self.id, error)
-                elif tries >= self._waves.retry.attempts:
-                    await self._none_begun(error, tries)
-                    return False
+                if tries >= self._waves.retry.attempts:
+                    found = None
+                    if self._state == "creating":
+                        found = await self._persevere(self._find, "look for")
+                    if found is None:
+                        await self._none_begun(error, tries)
+                        return False
+                    self.ref = found
+                    break
                 await asyncio.sleep(self._waves.retry.wait(tries, error))
             except BackendError as error:
                 await self._none_begun(error, tries)
@@ -259,7 +265,20 @@ class WaveFlight:
     async def _deliver(
         self, outcomes: Mapping[Member, Outcome], *, calls: int = 1, more: Sequence[Record] = ()
     ) -> None:
-        """Record and charge outcomes, then tell who waits. A failure that is not billed costs ``calls``."""
+        """Record and charge outcomes, then tell who waits. A failure that is not billed costs ``calls``.
+
+        Being cancelled does not cut it in two: what is committed must not be delivered again.
+        """
+        work = asyncio.ensure_future(self._deliver_all(outcomes, calls, more))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    async def _deliver_all(
+        self, outcomes: Mapping[Member, Outcome], calls: int, more: Sequence[Record]
+    ) -> None:
         records: list[Record] = list(more)
         settles: dict[Member, Settle] = {}
         told: dict[Member, Completion | BaseException] = {}
@@ -296,7 +315,9 @@ class WaveFlight:
         if isinstance(error, ConnectionFailed) and not self._waves.lane.reached:
             error = BackendUnreachable(f"{error} (tried {tries} times)")
         ended = dict.fromkeys(self.members.values(), error)
-        await self._deliver(ended, calls=0, more=[self._wave("ended")])
+        # A creation that broke off may have been done and never listed: then it is charged as assumed.
+        calls = int(self._state == "creating" and error.may_have_been_billed)
+        await self._deliver(ended, calls=calls, more=[self._wave("ended")])
         self.ended, self._state = True, "ended"
 
     async def _refused(self, look: WaveLook) -> None:

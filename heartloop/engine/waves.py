@@ -135,7 +135,7 @@ class Waves:
             raise
         if self._bytes + len(line.line) > self.backend.wave_bytes or len(self._collected) >= self.most:
             self.send()
-        answer: asyncio.Future[Completion | BaseException] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Completion | BaseException | None] = asyncio.get_running_loop().create_future()
         member = Member(call.fingerprint, call.role, reservation, reserve, line, answer)
         self._collected.append(member)
         self._bytes += len(line.line)
@@ -158,12 +158,12 @@ class Waves:
         answer = member.answer
         try:
             with blocked():
-                while not answer.done():
+                while not answer.done() or answer.result() is None:
+                    answer = member.answer
                     left = member.reservation.seconds_left
                     if left is not None and left <= 0:
                         raise self._out_of_time(member.reservation)
-                    # Not forever: the budget may have been lowered meanwhile.
-                    await asyncio.wait([answer], timeout=None if left is None else min(left + 0.001, 60))
+                    await asyncio.wait([answer], timeout=None if left is None else left + 0.001)
         finally:
             member.waiters -= 1
             if not (member.sent or member.waiters or answer.done()):
@@ -173,7 +173,14 @@ class Waves:
         outcome = answer.result()
         if isinstance(outcome, Completion):
             return outcome
+        assert outcome is not None
         raise copy.copy(outcome)  # one error may be the answer to thousands
+
+    def look_again(self) -> None:
+        """Limits have changed: whoever waits for an answer may have another time to wait until."""
+        for member in [*self._collected, *self._sent.values()]:
+            if member.waiters and not member.answer.done():
+                member.wake()
 
     def _out_of_time(self, reservation: Reservation) -> Exception:
         late = next(a for a in reservation.accounts if (s := a.seconds_left) is not None and s <= 0)

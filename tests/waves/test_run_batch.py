@@ -119,6 +119,13 @@ def test_without_a_command_the_files_are_left_for_the_user(tmp_path: Path) -> No
     run(main(), 30)
 
 
+def test_braces_in_a_command_are_its_own(tmp_path: Path) -> None:
+    [solution] = solve(backend(tmp_path, f"env 'FLAGS={{\"temperature\": 0}}' {FAKE}"), ["What is 1 + 2?"])
+    assert solution.answer == "3"
+    [command] = tmp_path.glob("*/command.json")
+    assert 'FLAGS={\\"temperature\\": 0}' in command.read_text()
+
+
 def test_commands_and_names_that_can_not_work() -> None:
     with pytest.raises(UsageError, match="input"):
         VllmRunBatch("m", command="vllm run-batch -o {output}")

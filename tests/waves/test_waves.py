@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +22,17 @@ from heartloop.errors import (
     BadRequest,
     BadResponse,
     BatchEnded,
+    CallTimeout,
     ConnectionFailed,
+    ConnectionLost,
     ModelNotFound,
     ServerError,
     UsageError,
 )
+from heartloop.journal.records import Settle
 from heartloop.strategies.resample import Resample
 from heartloop.types import Budget, Completion, Sampling, Solution, StopReason
-from tests.loop.helpers import QUICK, by_text, same_text
+from tests.loop.helpers import QUICK, by_text, run, same_text
 from tests.support.virtual_time import run_virtually
 from tests.support.wave_backend import MemoryWaves, said
 
@@ -220,6 +224,28 @@ def test_a_budget_of_seconds_ends_the_problem_and_leaves_the_call() -> None:
     assert run_virtually(main()).stop_reason is StopReason.BUDGET
 
 
+def test_a_limit_of_seconds_that_is_set_while_a_wave_is_out_holds_for_who_waits() -> None:
+    backend = MemoryWaves(seconds=None)
+
+    async def main() -> Solution:
+        made = Model("waves", backend=backend)
+        async with HeartLoop(made, strategy="chain_of_thought", verify=by_text) as loop:
+            work = asyncio.ensure_future(loop.solve_many(problems(1)))
+            await asyncio.sleep(1.0)
+            engine = loop._engine
+            assert engine is not None
+            engine.set_budget(Budget(tokens=10**9))
+            await asyncio.sleep(1.0)
+            assert not work.done()
+            engine.set_budget(Budget(seconds=1e-6))
+            async with asyncio.timeout(5):
+                [solution] = await work
+            assert engine.ledger.run.open.calls == 1
+            return solution
+
+    assert run_virtually(main()).stop_reason is StopReason.BUDGET
+
+
 # --- what becomes of calls ----------------------------------------------------------------------------------
 
 
@@ -382,6 +408,67 @@ def test_a_creation_whose_answer_was_lost_is_looked_for_and_not_repeated(
     backend = Resetting()
     assert [s.answer for s in solve(backend, 3)] == ["1"] * 3
     assert backend.sizes == [3]
+
+
+@pytest.mark.parametrize("error", [CallTimeout("no answer to the upload"), ConnectionLost("reset")], ids=str)
+def test_a_wave_that_never_began_costs_nothing_whatever_went_wrong(error: Exception) -> None:
+    backend = MemoryWaves()
+    backend.submit_errors = [error] * 1000
+
+    async def work(loop: HeartLoop) -> None:
+        assert {s.stop_reason for s in await loop.solve_many(problems(3))} == {StopReason.FAILED}
+
+    account = spent(work, backend)
+    assert backend.sizes == []
+    assert account.charged.tokens == account.charged.calls == account.open.calls == 0
+
+
+def test_a_server_that_can_not_begin_any_wave_is_given_up() -> None:
+    class Refusing(MemoryWaves):
+        tries = 0
+
+        async def submit(self, wave: str, lines: Any, note: Any) -> str:
+            self.tries += 1
+            await note({"file": wave})
+            raise ServerError("500, every time")
+
+    backend = Refusing()
+    [solution] = solve(backend)
+    assert solution.stop_reason is StopReason.FAILED
+    assert 1 < backend.tries <= QUICK.attempts**2
+
+
+def test_a_wave_that_is_landing_is_not_delivered_twice_by_who_collects(tmp_path: Path) -> None:
+    backend = MemoryWaves()
+
+    async def main() -> Account:
+        made = Model("waves", backend=backend, sampling=Sampling(max_tokens=16))
+        async with HeartLoop(
+            made, strategy="chain_of_thought", verify=by_text, journal=tmp_path / "journal"
+        ) as loop:
+            work = asyncio.ensure_future(loop.solve_many(problems(3)))
+            while not backend.waves:  # noqa: ASYNC110 - of a plain attribute
+                await asyncio.sleep(0.001)
+            engine = loop._engine
+            assert engine is not None
+            [flight] = engine.gateway.waves[0].flights
+            write, writing = engine.journal.write, asyncio.Event()
+
+            async def noticed(*records: Any) -> None:
+                if any(isinstance(record, Settle) for record in records):
+                    writing.set()
+                await write(*records)
+
+            engine.journal.write = noticed  # type: ignore[method-assign]
+            await writing.wait()
+            await engine.gateway.collect_waves()
+            assert flight.ended
+            assert [solution.answer for solution in await work] == ["1"] * 3
+            return engine.ledger.run
+
+    account = run(main(), 20)
+    assert account.confirmed.calls == 3
+    assert account.open.calls == 0
 
 
 # --- money --------------------------------------------------------------------------------------------------
