@@ -439,7 +439,7 @@ def test_a_server_that_can_not_begin_any_wave_is_given_up() -> None:
 
 
 def test_a_wave_that_is_landing_is_not_delivered_twice_by_who_collects(tmp_path: Path) -> None:
-    backend = MemoryWaves()
+    backend = MemoryWaves(seconds=None)
 
     async def main() -> Account:
         made = Model("waves", backend=backend, sampling=Sampling(max_tokens=16))
@@ -460,6 +460,7 @@ def test_a_wave_that_is_landing_is_not_delivered_twice_by_who_collects(tmp_path:
                 await write(*records)
 
             engine.journal.write = noticed  # type: ignore[method-assign]
+            backend.waves[0].ended.set()
             await writing.wait()
             await engine.gateway.collect_waves()
             assert flight.ended
