@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from heartloop.emotions.outcomes import Outcomes
-from heartloop.engine import watch
+from heartloop.engine import collector, watch
 from heartloop.engine.events import (
     AttemptJudged,
     AttemptMade,
@@ -118,6 +118,7 @@ class Engine:
         self._outcomes: dict[str, Outcomes] = {}
         self._replays = 0
         self._solving: set[tuple[str, str]] = set()
+        self._working = 0
         self.watch = None if watch.factory is None else watch.factory(self)
         if self.watch is not None:
             self.gateway.tries = self.watch.tries
@@ -141,6 +142,9 @@ class Engine:
                 f"problem {problem.id!r} is being solved already; problems of one run need ids of their own"
             )
         self._solving.add(place)
+        self._working += 1
+        if self._working == 1:
+            collector.relax()
         activity = self.gateway.activity
         strands = None if activity is None else Strands(activity)
         if strands is not None:
@@ -153,6 +157,9 @@ class Engine:
                 return await self._solve(problem, watched, raise_failures)
         finally:
             self._solving.discard(place)
+            self._working -= 1
+            if not self._working:
+                collector.restore()
             if strands is not None:
                 strands.end()
                 self.gateway.forget(*place)
