@@ -38,6 +38,8 @@ __all__ = [
     "confidence_from_dict",
     "confidence_to_dict",
     "message_from_dict",
+    "message_to_dict",
+    "problem_from_dict",
     "problem_to_dict",
     "request_from_dict",
     "request_to_dict",
@@ -130,6 +132,10 @@ def _prompt_logprobs(rows: Any) -> tuple[TokenLogprob | None, ...]:
 # --- messages and requests -------------------------------------------------------------------------
 
 
+def message_to_dict(message: Message) -> dict[str, Any]:
+    return message.as_dict()
+
+
 def message_from_dict(data: Data) -> Message:
     with _reading("message"):
         role = _str(data, "role")
@@ -174,6 +180,17 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
         data["reference"] = p.reference if isinstance(p.reference, str) else list(p.reference)
     _add(data, metadata=dict(p.metadata))
     return data
+
+
+def problem_from_dict(data: Data) -> Problem:
+    with _reading("problem"):
+        reference = data.get("reference")
+        if isinstance(reference, list):
+            reference = tuple(str(r) for r in reference)
+        elif reference is not None and not isinstance(reference, str):
+            raise TypeError("reference is neither text nor a list")
+        more = {"metadata": dict(data["metadata"])} if "metadata" in data else {}
+        return Problem(_str(data, "id"), _content(data["question"]), reference, _str(data, "kind"), **more)
 
 
 def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""``heartloop`` with a kill -9 at a commit: ``python killed.py N resume DIR`` dies right after the N-th
-commit of records, before anybody who waits for it is told."""
+"""``heartloop`` with a kill -9 at a commit: ``python killed.py N resume DIR`` dies right after the commit of
+its N-th record, before anybody who waits for it is told."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
 
     def on_commit(records: int) -> None:
         nonlocal left
-        left -= 1
+        left -= records
         if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 

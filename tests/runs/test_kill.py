@@ -43,7 +43,7 @@ def open_reservations(folder: Path) -> set[int]:
 
 
 def killed_by_a_commit(number: int, *args: str | Path) -> Done:
-    """The command, dead right after that commit, before anybody is told of it."""
+    """The command, dead right after the commit of that record, before anybody is told of it."""
     command = [sys.executable, killed.__file__, str(number), *map(str, args)]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     return finish(subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe, env=environment()))
@@ -73,7 +73,7 @@ def test_kill_9_at_20_moments_pays_no_confirmed_call_twice_and_changes_no_result
         command: list[str | Path] = ["run", *settings(data, server.base_url, out)]
         for kill in range(KILLS):
             if kill % 3 == 1:
-                done = killed_by_a_commit(moments.randint(2, 30), *command)
+                done = killed_by_a_commit(moments.randint(2, 150), *command)
             else:
                 calls, seconds = moments.randint(1, 45), moments.uniform(0, 0.03)
                 done = killed_in_flight(server, calls, seconds, *command)
