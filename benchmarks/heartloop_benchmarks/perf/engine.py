@@ -3,8 +3,10 @@
 ``python -m heartloop_benchmarks.perf.engine [--calls 5000] [--repeats 3] [--server "COMMAND"]``
 
 Each client runs in a process of its own against one server, in turn, ``--repeats`` times. CPU figures are the
-least of these (what else runs on shared cores only adds to them), rates are medians. The server is the small
-one beside this file, or any command that prints ``READY <port>``.
+least of these (what else runs on shared cores only adds to them), rates are medians. What the engine adds is a
+difference of two such figures over a third, and shared cores change their pace from one minute to the next: it is
+taken within each turn, where the three stand seconds apart, and its median and quartiles over the turns are given.
+The server is the small one beside this file, or any command that prints ``READY <port>``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
+from statistics import median, quantiles
 
 import orjson
 
@@ -97,9 +99,24 @@ def _print(figures: Figures, connections: int) -> None:
         print(f"{kind:16}{cpu:9.3f}{times:8.2f}{rate:10.0f}{share:14.3f}")
     for backend in ("openai", "vllm"):
         if {backend, f"engine-{backend}"} <= set(figures):
-            added = cpu_of(f"engine-{backend}") - cpu_of(backend)
-            times = added / cpu_of(reference)
-            print(f"the engine adds {added:.3f} ms to bare {backend}: {times:.2f} times {reference}")
+            added = _added(figures[f"engine-{backend}"], figures[backend], figures[reference])
+            least = (cpu_of(f"engine-{backend}") - cpu_of(backend)) / cpu_of(reference)
+            low, middle, high = quantiles(added, n=4, method="inclusive") if len(added) > 1 else added * 3
+            print(
+                f"the engine adds {middle:.2f} times {reference} to bare {backend}: median of {len(added)} turns, "
+                f"quartiles {low:.2f} and {high:.2f}; {least:.2f} by the least of each"
+            )
+
+
+def _added(
+    engine: list[dict[str, float]], bare: list[dict[str, float]], reference: list[dict[str, float]]
+) -> list[float]:
+    """For each turn, CPU of the engine above its bare transport, as a multiple of the reference's."""
+    name = "cpu_ms_per_call"
+    return [
+        (whole[name] - part[name]) / plain[name]
+        for whole, part, plain in zip(engine, bare, reference, strict=True)
+    ]
 
 
 if __name__ == "__main__":
