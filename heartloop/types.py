@@ -354,6 +354,7 @@ class Completion:
         prompt_logprobs: of the prompt's tokens, where asked for (vLLM); None stands for the first, which
             nothing precedes.
         confidence: the log-probabilities summed up, where there were any.
+        first_chunk: seconds until the answer began to come, where it was streamed. Not in the journal.
     """
 
     text: str
@@ -365,6 +366,7 @@ class Completion:
     seconds: float = 0.0
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     confidence: TraceConfidence | None = None
+    first_chunk: float | None = field(default=None, compare=False)
 
 
 # --- attempts, verdicts, solutions -----------------------------------------------------------------

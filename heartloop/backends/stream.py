@@ -6,6 +6,7 @@ tells the usage with every piece when asked (``continuous_usage_stats``), so an 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,11 +32,13 @@ class StreamedAnswer:
     Attributes:
         cut: whether it was left because the confidence fell.
         error: status, headers and content of an error that came in the stream.
+        first_chunk: when the first piece came, on the performance counter's clock.
     """
 
     def __init__(self, watch: ConfidenceWatch) -> None:
         self.cut = False
         self.error: tuple[int, Mapping[str, str], bytes] | None = None
+        self.first_chunk: float | None = None
         self._watch = watch
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -71,6 +74,8 @@ class StreamedAnswer:
             code = error.get("code") if isinstance(error, dict) else None
             self.error = (code if isinstance(code, int) and 400 <= code < 600 else 500, {}, content)
             return True
+        if self.first_chunk is None:
+            self.first_chunk = time.perf_counter()
         self._usage = piece.get("usage") or self._usage
         self._model = piece.get("model") or self._model
         choices = piece.get("choices")
@@ -95,14 +100,15 @@ class StreamedAnswer:
             self._rows.append(row)
             self.cut = self.cut or self._watch.falls(row)
 
-    def completion(self, *, seconds: float) -> Completion:
-        """The whole answer, or what there is of one that was left.
+    def completion(self, *, start: float) -> Completion:
+        """The whole answer, or what there is of one that was left; asked for at ``start``.
 
         Raises:
             ConnectionLost: the stream ended before the answer did.
         """
         if not (self._done or self.cut or self._finish):
             raise ConnectionLost("the streamed answer broke off")
+        seconds = time.perf_counter() - start
         message = {"content": "".join(self._text), "reasoning": "".join(self._reasoning)}
         whole = completion_of(
             {
@@ -120,4 +126,5 @@ class StreamedAnswer:
             reasoning=whole.reasoning,
             logprobs=tuple(self._rows) or None,
             seconds=seconds,
+            first_chunk=None if self.first_chunk is None else self.first_chunk - start,
         )

@@ -211,7 +211,7 @@ class VllmBackend(ServerBackend):
                     if answer.cut:
                         response.close()
                     if answer.error is None:
-                        return answer.completion(seconds=time.perf_counter() - start)
+                        return answer.completion(start=start)
                     failure = self._error(*answer.error)
         except BackendError:
             raise

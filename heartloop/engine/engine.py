@@ -114,10 +114,13 @@ class Engine:
             if not model.budget.unlimited:
                 _carry_over(lanes[name].account, self.journal.charges(lane=name), elapsed_before)
         self.gateway = Gateway(lanes, ledger=self.ledger, journal=self.journal, retry=retry)
+        self.observers: list[Callable[[LoopEvent], None]] = []
+        self.watch = None if watch.factory is None else watch.factory(self)
+        if self.watch is not None:
+            self.gateway.let_watch(self.watch)
         self.gateway.adopt(self.journal.pending_waves())
         for lane in lanes.values():
             lane.on_change = self.gateway.pump
-        self.observers: list[Callable[[LoopEvent], None]] = []
         self.ended_by: BackendError | None = None
         self.shared_done: dict[EventKey, Completion] = {}
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
@@ -127,10 +130,6 @@ class Engine:
         self._replays = 0
         self._solving: set[tuple[str, str]] = set()
         self._working = 0
-        self.watch = None if watch.factory is None else watch.factory(self)
-        if self.watch is not None:
-            self.gateway.tries = self.watch.tries
-            self.gateway.on_close = self.watch.closed
 
     async def solve(
         self,

@@ -21,6 +21,7 @@ from heartloop.engine.ledger import Account, Ledger
 from heartloop.engine.retry import RetryPolicy, retrying
 from heartloop.engine.strands import Activity
 from heartloop.engine.tries import Call, Tries
+from heartloop.engine.watch import Watch
 from heartloop.engine.waves import Waves, WavesOut
 from heartloop.errors import (
     BackendUnreachable,
@@ -106,6 +107,12 @@ class Gateway:
                 raise BackendUnreachable(f"{error} (tried {tries.made} times)") from error
         finally:
             tries.drop_held()
+
+    def let_watch(self, watch: Watch) -> None:
+        """``watch`` sees everything from now on."""
+        self.tries, self.on_close = watch.tries, watch.closed
+        for waves in self.waves:
+            waves.flight = watch.flights
 
     # --- waves ------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
 from heartloop.engine.ledger import Account, Reservation, Settlement
 from heartloop.engine.outcomes import answered, settlement, spent
+from heartloop.engine.wave_call import Member
 from heartloop.engine.waves import Waves
 from heartloop.errors import (
     BackendError,
@@ -130,11 +131,7 @@ class Tries:
     async def _in_a_wave(self, waves: Waves) -> Completion:
         """:meth:`once` at a backend that takes calls by the batch."""
         call, lane = self.call, self.lane
-        member = waves.claim(call.key, call.fingerprint)
-        if member is None:
-            reservation = await self._admitted()
-            lane.release()  # a place in a wave is no slot
-            member = waves.join(call, reservation, self._reserve(reservation))
+        member = await self._member(waves)
         try:
             completion = await waves.answer(member)
         except RetryableError:
@@ -142,6 +139,15 @@ class Tries:
             raise
         lane.answered(call.role, completion.seconds)
         return completion
+
+    async def _member(self, waves: Waves) -> Member:
+        """The call's place in a wave: the one that it has already, or a new one."""
+        member = waves.claim(self.call.key, self.call.fingerprint)
+        if member is None:
+            reservation = await self._admitted()
+            self.lane.release()  # a place in a wave is no slot
+            member = waves.join(self.call, reservation, self._reserve(reservation))
+        return member
 
     async def _attempt(
         self, reservation: Reservation, flight: Flight | None = None, *, hedge: bool = False

@@ -7,7 +7,7 @@ is what sets it.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from heartloop.engine.engine import Engine
     from heartloop.engine.solving import Arm
     from heartloop.engine.tries import Tries
+    from heartloop.engine.wave_flight import WaveFlight
     from heartloop.types import Problem
 
 __all__ = ["Watch", "factory"]
@@ -25,9 +26,17 @@ class Watch(Protocol):
 
     tries: type[Tries]
     """What the gateway makes a call's attempts with, in place of its own class."""
+    flights: type[WaveFlight]
+    """What the gateway makes waves with, in place of its own class."""
 
     def problem(self, problem: Problem, arm: Arm) -> AbstractContextManager[Arm]:
         """Entered while ``problem`` is solved; yields the arm to solve it with."""
+        ...
+
+    def request(
+        self, method: str, route: str, headers: Mapping[str, str]
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Entered while a request to ``heartloop serve`` is answered; what it yields is told the status."""
         ...
 
     def closed(self) -> None:

@@ -22,6 +22,7 @@ class Member:
         waiters: how many wait for that.
         sent: it is no longer being collected.
         number: of its line in the wave, from 0.
+        watched: what whoever watches from outside (:mod:`heartloop.engine.watch`) keeps of it.
     """
 
     fingerprint: str
@@ -33,6 +34,7 @@ class Member:
     waiters: int = 0
     sent: bool = False
     number: int = 0
+    watched: object = None
 
     def fail_for_now(self, error: Exception) -> None:
         """Tell who waits that there is no answer yet and why; it may still come."""

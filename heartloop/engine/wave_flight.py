@@ -69,6 +69,7 @@ class WaveFlight:
         members: calls without an outcome so far, by the line's id.
         ref: the server's name for it, "" before it has one.
         there: not set while it is on its way to the server.
+        resumed: an earlier process made it.
         ended: there is nothing more to do for it.
         done: calls that the server has run, as last known.
     """
@@ -92,6 +93,7 @@ class WaveFlight:
         self.id = id
         self.members = {member.line.id: member for member in members}
         self.ref = "" if recorded is None else recorded.ref
+        self.resumed = recorded is not None
         self.ended = False
         self.done = 0
         self._waves = waves
@@ -123,9 +125,17 @@ class WaveFlight:
         except Exception as error:
             if not isinstance(error, HeartLoopError):
                 logger.exception("the batch %s broke", self.ref or self.id)
-            # Its record stays: who asks for one of its calls later, here or in another process, may get it.
-            for member in self.members.values():
-                member.fail_for_now(error)
+            self._put_off(error)
+
+    def _put_off(self, error: Exception) -> None:
+        # Its record stays: who asks for one of its calls later, here or in another process, may get it.
+        for member in self.members.values():
+            member.fail_for_now(error)
+
+    def _became(self, state: WaveState) -> None:
+        """Its record says so now."""
+        self._state = state
+        self.ended = state == "ended"
 
     async def _go(self) -> None:
         """To the server and back; where the run is about to end, a later process does that."""
@@ -152,7 +162,7 @@ class WaveFlight:
             for member in self.members.values():
                 self._waves.ledger.settle(member.reservation, "released")
             raise
-        self._state = "made"
+        self._became("made")
 
     async def _send(self) -> bool:
         """Have it at the server. False where the server would not have it, and everybody was told."""
@@ -193,14 +203,14 @@ class WaveFlight:
                 return False
         self._waves.lane.reached = True
         await self._waves.journal.write(self._wave("sent"))
-        self._state = "sent"
+        self._became("sent")
         logger.info("a wave of %d calls is at the server as %s", len(self.members), self.ref)
         return True
 
     async def _note(self, data: Mapping[str, Any]) -> None:
         self._data |= data
         await self._waves.journal.write(self._wave("creating"))
-        self._state = "creating"
+        self._became("creating")
 
     async def _find(self) -> str | None:
         for seconds in LOOKUPS:
@@ -318,7 +328,7 @@ class WaveFlight:
         # A creation that broke off may have been done and never listed: then it is charged as assumed.
         calls = int(self._state == "creating" and error.may_have_been_billed)
         await self._deliver(ended, calls=calls, more=[self._wave("ended")])
-        self.ended, self._state = True, "ended"
+        self._became("ended")
 
     async def _refused(self, look: WaveLook) -> None:
         """The server would not begin with it: take out what it would not have, and send the rest anew."""
@@ -346,7 +356,7 @@ class WaveFlight:
         """End, and send what is left as waves of at most ``size`` calls, after ``wait`` seconds."""
         rest = list(self.members.values())
         flights = [
-            WaveFlight(
+            self._waves.flight(
                 self._waves,
                 uuid.uuid4().hex,
                 rest[start : start + size],
@@ -359,14 +369,15 @@ class WaveFlight:
         await self._waves.journal.write(
             self._wave("ended"), *(record for flight in flights for record in flight.records())
         )
-        self.ended, self._state, self.members = True, "ended", {}
+        self.members = {}
+        self._became("ended")
         for flight in flights:
-            flight._state = "made"
+            flight._became("made")
             self._waves.begin(flight)
 
     async def _end(self) -> None:
         await self._waves.journal.write(self._wave("ended"))
-        self.ended, self._state = True, "ended"
+        self._became("ended")
 
     # --- records --------------------------------------------------------------------------------------------
 

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 SETTLE_DOWN_SECONDS = 30.0
 """How long a run that is told to end waits for a wave on its way to the server."""
+LANDING_SECONDS = 5.0
+"""How long a run that ends waits for a wave whose calls are all answered."""
 FIRST_AGAIN, LAST_AGAIN = 30.0, 600.0
 """Seconds until a wave that was too much is tried again: the first time, and later at most."""
 MOST_WAITS = 150
@@ -88,6 +90,7 @@ class Waves:
         self.retry = retry
         self.activity: Activity | None = None
         self.most = self.largest = min(backend.wave_calls, lane.wave_size or backend.wave_calls)
+        self.flight: type[WaveFlight] = WaveFlight
         self.flights: set[WaveFlight] = set()
         self.crowded = False
         self.turn = asyncio.Lock()
@@ -206,7 +209,7 @@ class Waves:
         for member in members:
             member.sent = True
             self._track(member)
-        self.begin(WaveFlight(self, uuid.uuid4().hex, members))
+        self.begin(self.flight(self, uuid.uuid4().hex, members))
 
     def _track(self, member: Member) -> None:
         """From now on the call is the journal's, and can be claimed."""
@@ -278,7 +281,7 @@ class Waves:
             )
             members.append(member)
             self._track(member)
-        self.flights.add(WaveFlight(self, wave.id, members, recorded=wave))
+        self.flights.add(self.flight(self, wave.id, members, recorded=wave))
 
     def start(self) -> None:
         """Go on with adopted waves that nobody looks after yet."""
@@ -338,6 +341,9 @@ class Waves:
         self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        # Everybody has an answer from these, and they are only about to say that they have ended.
+        if landing := [task for flight, task in self._tasks.items() if not flight.members]:
+            await asyncio.wait(landing, timeout=LANDING_SECONDS)
         flights, tasks = list(self.flights), list(self._tasks.values())
         for task in tasks:
             task.cancel()

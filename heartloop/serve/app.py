@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from heartloop.engine.engine import Engine
+from heartloop.engine.watch import Watch
 from heartloop.errors import HeartLoopError, UsageError
 from heartloop.http_logs import quiet_logger
 from heartloop.serve.keys import Client, Keys
@@ -42,6 +43,7 @@ __all__ = ["Server", "ServerSettings"]
 logger = logging.getLogger(__name__)
 
 _OPEN_PATHS = ("/health",)
+_UNWATCHED_PATHS = ("/health", "/metrics")
 _EARLY_SECONDS = 2.0
 _GONE = 499
 """As a status in the metrics: the client has left."""
@@ -122,7 +124,10 @@ class Server:
         self._idle.set()
         self._seconds = 1.0  # a request takes, as of late
         self._runner: web.AppRunner | None = None
-        self.app = web.Application(client_max_size=settings.body_bytes, middlewares=[self._guard])
+        middlewares = [self._guard]
+        if engine.watch is not None:
+            middlewares.insert(0, _watched_by(engine.watch))
+        self.app = web.Application(client_max_size=settings.body_bytes, middlewares=middlewares)
         self.app.router.add_post("/v1/chat/completions", self._chat)
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_get("/v1/models/{name:.+}", self._one_model)
@@ -391,6 +396,25 @@ def _check_attempted(solution: Solution) -> None:
             kind="insufficient_quota",
             code="budget_exhausted",
         )
+
+
+def _watched_by(watch: Watch) -> Any:
+    """The middleware that tells ``watch`` of requests: of none that only ask after the server's health."""
+
+    @web.middleware
+    async def watched(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = "" if resource is None else resource.canonical
+        if route in _UNWATCHED_PATHS:
+            return await handler(request)
+        with watch.request(request.method, route, request.headers) as tell:
+            response = await handler(request)
+            tell(response.status)
+            return response
+
+    return watched
 
 
 def _failed(error: ApiError) -> web.Response:

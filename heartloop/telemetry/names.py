@@ -14,19 +14,45 @@ from urllib.parse import urlsplit
 from heartloop.backends.base import Backend
 from heartloop.types import Completion, Request, text_of
 
-__all__ = ["DURATION_BUCKETS", "TOKEN_BUCKETS", "answered", "asked", "provider_of"]
+__all__ = [
+    "DURATION_BUCKETS",
+    "SCHEMA_URL",
+    "TOKEN_BUCKETS",
+    "answered",
+    "asked",
+    "common_of",
+    "provider_of",
+    "said_by",
+]
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.0"
+"""Of the conventions that the names are from."""
 
 TOKEN_BUCKETS = [4**power for power in range(14)]
 DURATION_BUCKETS = [0.01 * 2**power for power in range(14)]
 
 _PROVIDERS = {
     "AzureOpenAIBackend": "azure.ai.openai",
+    "BatchBackend": "openai",
     "LlamaCppBackend": "llama.cpp",
     "OpenAIBackend": "openai",
     "ReplicaSet": "vllm",
+    "ScoringBackend": "vllm",
     "VllmBackend": "vllm",
+    "VllmOffline": "vllm",
+    "VllmRunBatch": "vllm",
 }
-_OF_LITELLM = {"gemini": "gcp.gemini", "vertex_ai": "gcp.vertex_ai", "bedrock": "aws.bedrock", "xai": "x_ai"}
+_OF_LITELLM = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
 """Where the conventions have another word than DSPy and LiteLLM."""
 
 
@@ -39,26 +65,50 @@ def provider_of(backend: Backend) -> str:
     return _PROVIDERS.get(kind, kind.removesuffix("Backend").lower())
 
 
-def asked(request: Request, backend: Backend, *, content: bool) -> Mapping[str, Any]:
+def common_of(backend: Backend, model: str, *, batched: bool = False) -> dict[str, Any]:
+    """Attributes that a call's span and its metrics share, and all calls of a model at a backend."""
+    common: dict[str, Any] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider_of(backend),
+        "gen_ai.request.model": model,
+        **_server(backend),
+    }
+    if batched:
+        common["heartloop.batched"] = True  # its times are no measure of other calls'
+    return common
+
+
+def asked(request: Request, backend: Backend) -> dict[str, Any]:
     """Attributes of a call's span that are known when it is sent."""
     s = request.sampling
     said: dict[str, Any] = {"gen_ai.request.max_tokens": s.max_tokens}
-    for name, value in (
-        ("temperature", s.temperature),
-        ("top_p", s.top_p),
-        ("seed", s.seed),
-        ("stop_sequences", s.stop or None),
-    ):
-        if value is not None:
-            said[f"gen_ai.request.{name}"] = value
-    said.update(_server(backend))
-    if content:
-        turns = [
-            {"role": m.role, "parts": [{"type": "text", "content": text_of(m.content)}]}
-            for m in request.messages
-        ]
-        said["gen_ai.input.messages"] = json.dumps(turns, ensure_ascii=False)
+    if s.temperature is not None:
+        said["gen_ai.request.temperature"] = s.temperature
+    if s.top_p is not None:
+        said["gen_ai.request.top_p"] = s.top_p
+    if s.seed is not None:
+        said["gen_ai.request.seed"] = s.seed
+    if s.stop:
+        said["gen_ai.request.stop_sequences"] = s.stop
+    if s.cut is not None:
+        said["gen_ai.request.stream"] = True
+    if s.extra:
+        for name in ("top_k", "frequency_penalty", "presence_penalty"):
+            value = s.extra.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                said[f"gen_ai.request.{name}"] = value
+        form = s.extra.get("response_format")
+        if isinstance(form, Mapping) and str(form.get("type", "")).startswith("json"):
+            said["gen_ai.output.type"] = "json"
     return said
+
+
+def said_by(request: Request) -> str:
+    """``gen_ai.input.messages``."""
+    turns = [
+        {"role": m.role, "parts": [{"type": "text", "content": text_of(m.content)}]} for m in request.messages
+    ]
+    return json.dumps(turns, ensure_ascii=False)
 
 
 def answered(completion: Completion, *, content: bool) -> Mapping[str, Any]:
@@ -66,6 +116,8 @@ def answered(completion: Completion, *, content: bool) -> Mapping[str, Any]:
     said: dict[str, Any] = {"gen_ai.response.finish_reasons": [completion.finish_reason]}
     if completion.model:
         said["gen_ai.response.model"] = completion.model
+    if completion.first_chunk is not None:
+        said["gen_ai.response.time_to_first_chunk"] = completion.first_chunk
     if (usage := completion.usage) is not None:
         said["gen_ai.usage.input_tokens"] = usage.prompt_tokens
         said["gen_ai.usage.output_tokens"] = usage.completion_tokens

@@ -3,9 +3,10 @@
 ::
 
     heartloop.run                        an engine, from its making to its gateway's end
-    └── invoke_workflow STRATEGY         a problem
-        └── heartloop.attempt            an attempt: round, branch, cue
-            └── chat MODEL               one request to a backend; retries and hedges are further ones
+    ├── invoke_workflow STRATEGY         a problem
+    │   └── heartloop.attempt            an attempt: round, branch, cue
+    │       └── chat MODEL               one request to a backend; retries and hedges are further ones
+    └── heartloop.wave                   a batch of calls, linked with each of them
 
 A problem that is solved inside somebody else's span (a web request's) is that span's child, with a link to
 the run's. Of an error there is the class: messages may quote prompts, or what a server said of them.
@@ -13,35 +14,36 @@ the run's. Of an error there is the class: messages may quote prompts, or what a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakSet
 
-from opentelemetry import context, metrics, trace
+from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Link, Span, TracerProvider
 
 from heartloop import __version__
 from heartloop.engine.events import AttemptJudged, LoopEvent, ProblemSolved
-from heartloop.engine.tries import Tries
-from heartloop.errors import BackendError
-from heartloop.telemetry.names import DURATION_BUCKETS, TOKEN_BUCKETS, answered, asked, provider_of
-from heartloop.types import Attempt, Completion, Cue, Problem, StopReason, Verdict
+from heartloop.telemetry.calls import Calls, failed, traced_tries
+from heartloop.telemetry.names import DURATION_BUCKETS, SCHEMA_URL, TOKEN_BUCKETS
+from heartloop.telemetry.requests import Tell, answering
+from heartloop.telemetry.waves import TracedFlight, traced_flights
+from heartloop.types import Attempt, Cue, Problem, StopReason, Verdict
 
 if TYPE_CHECKING:
     from heartloop.engine.engine import Engine
-    from heartloop.engine.hedge import Flight
-    from heartloop.engine.ledger import Reservation
     from heartloop.engine.solving import Arm
-    from heartloop.journal.records import Settle
     from heartloop.responders.base import Responder
 
 __all__ = ["Telemetry"]
 
 _SCOPE = "heartloop"
+_LOOKS = 5
+"""How often a gauge is looked at that changes meanwhile."""
+
+Look: TypeAlias = Callable[["Engine"], Iterator[Observation]]
 
 
 class Telemetry:
@@ -55,8 +57,8 @@ class Telemetry:
         content: bool = False,
     ) -> None:
         self.content = content
-        self.tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
-        meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
+        self.tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider, SCHEMA_URL)
+        meter = metrics.get_meter(_SCOPE, __version__, meter_provider, SCHEMA_URL)
         self.tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             unit="{token}",
@@ -69,6 +71,12 @@ class Telemetry:
             description="Seconds of a call, from sending to its answer or failure.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
+        self.first_chunk = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            unit="s",
+            description="Seconds until an answer that is streamed began to come.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
         self.queued = meter.create_histogram(
             "heartloop.queue.duration",
             unit="s",
@@ -79,6 +87,8 @@ class Telemetry:
             "heartloop.problems", unit="{problem}", description="Problems that ended, by why and how."
         )
         self._engines: WeakSet[Engine] = WeakSet()
+        self._looks: list[Look] = []
+        self._last: dict[Look, list[Observation]] = {}
         self._observe(meter)
 
     def __call__(self, engine: Engine) -> EngineWatch:
@@ -87,24 +97,40 @@ class Telemetry:
 
     def forget(self, engine: Engine) -> None:
         self._engines.discard(engine)
+        self._last = {look: list(look(engine)) for look in self._looks}
 
     def _observe(self, meter: metrics.Meter) -> None:
         """Gauges: read when somebody collects, by no call."""
 
-        def callback(look: Callable[[Engine], Iterator[Observation]]) -> Any:
+        def callback(look: Look) -> Any:
+            self._looks.append(look)
+
             def observe(options: CallbackOptions) -> Iterable[Observation]:
-                return [seen for engine in list(self._engines) for seen in look(engine)]
+                for _ in range(_LOOKS):
+                    # An exporter's thread looks while the loop works: what it walks through may change.
+                    with suppress(RuntimeError):
+                        if engines := list(self._engines):
+                            return [seen for engine in engines for seen in look(engine)]
+                        # A run may be over before anybody looks: what the last one came to stays to be seen.
+                        return self._last.get(look, [])
+                return []
 
             return [observe]
 
         def in_flight(engine: Engine) -> Iterator[Observation]:
             yield Observation(engine.gateway.in_flight)
 
+        def in_waves(engine: Engine) -> Iterator[Observation]:
+            if engine.gateway.waves:
+                out = engine.gateway.waves_out()
+                yield Observation(out.collected, {"heartloop.wave.state": "collected"})
+                yield Observation(out.calls, {"heartloop.wave.state": "out"})
+
         def waiting(engine: Engine) -> Iterator[Observation]:
             for name, lane in engine.gateway.lanes.items():
                 yield Observation(lane.waiting, {"heartloop.lane": name})
 
-        def spent(what: str) -> Callable[[Engine], Iterator[Observation]]:
+        def spent(what: str) -> Look:
             def look(engine: Engine) -> Iterator[Observation]:
                 run = engine.ledger.run
                 amounts = {"confirmed": run.confirmed, "assumed": run.assumed, "reserved": run.open}
@@ -114,7 +140,7 @@ class Telemetry:
 
             return look
 
-        def limit(what: str) -> Callable[[Engine], Iterator[Observation]]:
+        def limit(what: str) -> Look:
             def look(engine: Engine) -> Iterator[Observation]:
                 if (value := getattr(engine.ledger.run.budget, what)) is not None:
                     yield Observation(value)
@@ -123,6 +149,12 @@ class Telemetry:
 
         gauge = meter.create_observable_gauge
         gauge("heartloop.calls.in_flight", callback(in_flight), "{call}", "Calls sent and not answered.")
+        gauge(
+            "heartloop.calls.in_waves",
+            callback(in_waves),
+            "{call}",
+            "Calls in waves or waiting for one.",
+        )
         gauge("heartloop.calls.waiting", callback(waiting), "{call}", "Calls in the queue of a model.")
         for what, unit in (("tokens", "{token}"), ("calls", "{call}"), ("usd", "{USD}")):
             gauge(f"heartloop.budget.{what}", callback(spent(what)), unit, "The run's spending, by state.")
@@ -139,7 +171,10 @@ class EngineWatch:
         models = {lane.backend.name for lane in engine.gateway.lanes.values()}
         about = {"heartloop.models": sorted(models)}
         self.run = telemetry.tracer.start_span("heartloop.run", attributes=about)
-        self.tries = _traced(telemetry)
+        calls = Calls(telemetry)
+        self.tries = traced_tries(calls)
+        self._flying: set[TracedFlight] = set()
+        self.flights = traced_flights(calls, self.run, self._flying)
         engine.observers.append(self._seen)
 
     @contextmanager
@@ -163,6 +198,9 @@ class EngineWatch:
         ):
             yield replace(arm, responder=_TracedResponder(self.telemetry, arm.responder))
 
+    def request(self, method: str, route: str, headers: Mapping[str, str]) -> AbstractContextManager[Tell]:
+        return answering(self.telemetry.tracer, method, route, headers)
+
     def _seen(self, event: LoopEvent) -> None:
         # Told in the task that solves the problem, so the current span is the problem's.
         span = trace.get_current_span()
@@ -184,10 +222,12 @@ class EngineWatch:
                 }
             )
             if solution.stop_reason is StopReason.FAILED:
-                span.set_status(Status(StatusCode.ERROR, (solution.error or "").partition(":")[0]))
+                failed(span, (solution.error or "").partition(":")[0] or "_OTHER")
 
     def closed(self) -> None:
         self.telemetry.forget(self._engine)
+        for flight in list(self._flying):
+            flight.close()
         self.run.end()
 
 
@@ -212,68 +252,6 @@ class _TracedResponder:
         return getattr(self._inner, name)
 
 
-def _traced(telemetry: Telemetry) -> type[Tries]:
-    """The gateway's tries, with a span and the metrics of each."""
-
-    class TracedTries(Tries):
-        queued_at = 0.0
-        inside: context.Context | None = None
-
-        async def once(self) -> Completion:
-            self.queued_at = time.perf_counter()
-            # A hedge is begun by a timer, or by whichever call ended then: not in this call's context.
-            self.inside = context.get_current()
-            return await super().once()
-
-        async def _attempt(
-            self, reservation: Reservation, flight: Flight | None = None, *, hedge: bool = False
-        ) -> tuple[Completion, Settle]:
-            call, backend = self.call, self.lane.backend
-            common = {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": provider_of(backend),
-                "gen_ai.request.model": call.request.model,
-            }
-            begun = time.perf_counter()
-            if not hedge:
-                telemetry.queued.record(begun - self.queued_at, {"heartloop.lane": call.lane})
-            span = telemetry.tracer.start_span(
-                f"chat {call.request.model}", self.inside, kind=SpanKind.CLIENT, attributes=common
-            )
-            if span.is_recording():
-                span.set_attributes(asked(call.request, backend, content=telemetry.content))
-                span.set_attributes(
-                    {
-                        "heartloop.role": call.role,
-                        "heartloop.try": self.made + 1,
-                        "heartloop.hedge": hedge,
-                        "heartloop.reserved_tokens": self.cost.tokens,
-                        "heartloop.queued_s": begun - self.queued_at,
-                    }
-                )
-            try:
-                with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                    completion, settle = await super()._attempt(reservation, flight, hedge=hedge)
-            except BaseException as error:
-                _failed(span, error)
-                ended = {**common, "error.type": type(error).__name__}
-                telemetry.duration.record(time.perf_counter() - begun, ended)
-                raise
-            else:
-                if span.is_recording():
-                    span.set_attributes(answered(completion, content=telemetry.content))
-                ended = {**common, "gen_ai.response.model": completion.model or call.request.model}
-                telemetry.duration.record(completion.seconds, ended)
-                if (usage := completion.usage) is not None:
-                    telemetry.tokens.record(usage.prompt_tokens, {**ended, "gen_ai.token.type": "input"})
-                    telemetry.tokens.record(usage.completion_tokens, {**ended, "gen_ai.token.type": "output"})
-                return completion, settle
-            finally:
-                span.end()
-
-    return TracedTries
-
-
 @contextmanager
 def _current(tracer: trace.Tracer, name: str, **settings: Any) -> Iterator[Span]:
     """A span that is current, and in an error says the error's class alone."""
@@ -283,16 +261,8 @@ def _current(tracer: trace.Tracer, name: str, **settings: Any) -> Iterator[Span]
         try:
             yield span
         except BaseException as error:
-            _failed(span, error)
+            failed(span, error)
             raise
-
-
-def _failed(span: Span, error: BaseException) -> None:
-    name = type(error).__name__
-    span.set_attribute("error.type", name)
-    if isinstance(error, BackendError) and error.status is not None:
-        span.set_attribute("http.response.status_code", error.status)
-    span.set_status(Status(StatusCode.ERROR, name))
 
 
 def _cue(cue: Cue | None) -> Mapping[str, Any]:

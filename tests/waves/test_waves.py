@@ -93,6 +93,19 @@ class _Lengths:
         return session.finish(attempt, StopReason.ROUNDS)
 
 
+def test_a_wave_whose_calls_are_all_answered_is_not_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """The run ends with its last answer, a moment before the wave is said to have ended."""
+    backend = MemoryWaves(seconds=5.0)
+
+    async def main() -> None:
+        async with HeartLoop(Model("w", backend=backend), strategy="chain_of_thought", retry=QUICK) as loop:
+            await loop.solve_many(problems(3))
+
+    run_virtually(main())
+    assert backend.cancelled == []
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.3])
 def test_strategies_of_different_lengths_share_their_waves(pause: float) -> None:
     backend = MemoryWaves(seconds=5.0)
