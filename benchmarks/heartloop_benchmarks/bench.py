@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -107,9 +107,20 @@ def prepared(
         flags=flags,
         read_from=read_from,
     )
-    config = replace(config, data=source.data.source, benchmark=manifest)
     out = Path(file.out) if file.out is not None else _own_folder(manifest)
+    order = file.order or _order_in(out)
+    file = file.model_copy(update={"order": order})
+    manifest = {**manifest, "order": order, "settings": file.to_dict()}
+    config = replace(config, order=order, data=source.data.source, benchmark=manifest)
     return Prepared(file, source, survey, grid, config, out)
+
+
+def _order_in(folder: Path) -> Literal["data", "seed"]:
+    """The order of the run in ``folder``; the default where there is none."""
+    if not (folder / JOURNAL_NAME).exists():
+        return "seed"
+    with JournalReader(journal_in(folder)) as journal:
+        return "seed" if RunConfig.from_dict(journal.meta.get("config", {})).order == "seed" else "data"
 
 
 def _detectable(file: RunFile, survey: Survey, grid: Grid) -> list[dict[str, Any]]:
@@ -141,6 +152,8 @@ def _own_folder(manifest: Mapping[str, Any]) -> Path:
     settings = {key: value for key, value in manifest["settings"].items() if key not in FREE}
     settings["model"] = {key: value for key, value in settings["model"].items() if key not in FREE}
     settings.pop("limits", None)
+    if settings.get("order") == "seed":
+        del settings["order"]  # the default
     what = [settings, data["sha256"], data["problems_sha256"], manifest["prompts"]["sha256"]]
     text = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
     return Path("runs") / f"{manifest['name']}-{hashlib.sha256(text).hexdigest()[:8]}"
@@ -189,7 +202,7 @@ def _go_on(run: Run, ready: Prepared) -> list[str]:
         words = ", ".join(f"{n} {had.get(n, 'none'):.20} -> {have.get(n, 'none'):.20}" for n in changed)
         said.append(f"other versions than when the run was last worked on: {words}")
     # What may change is from now on as it was asked for now.
-    now = {name: ready.manifest[name] for name in ("settings", "flags", "limits", "run_file")}
+    now = {name: ready.manifest[name] for name in ("settings", "order", "flags", "limits", "run_file")}
     if had != have or any(kept.get(name) != value for name, value in now.items()):
         entry = {"command": ready.manifest["command"], "versions": have}
         kept = {**kept, **now, "went_on": [*went_on, entry]}

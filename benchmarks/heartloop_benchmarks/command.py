@@ -99,6 +99,14 @@ def bench(
         bool | None,
         typer.Option("--share-first/--no-share-first", help="Make equal first attempts once. Default: yes."),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="seed (default): each seed works on the problems in an order of its own; data: all seeds in "
+            "the data's order.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most new tokens of one answer.")] = None,
@@ -204,6 +212,7 @@ def bench(
         "deck": _absolute(deck),
         "stop": stop,
         "share_first": share_first,
+        "order": order,
         "active": active,
         "retries": retries,
         "scheduler": scheduler,
@@ -247,6 +256,8 @@ def _run(flags: dict[str, Any], config: Path | None, shown: Shown) -> None:
     for one, other in (("arms", "preset"), ("preset", "arms")):
         if one in flags and other not in flags:
             tables.pop(other, None)  # the flag replaces the file's choice of arms, however it was made
+    if "discordance" in flags.get("assume", {}) and isinstance(tables.get("assume"), dict):
+        tables["assume"].pop("base_rate", None)
     named, asked = tables.get("benchmark"), flags.get("benchmark")
     if named is not None and asked is not None and named != asked:
         raise UsageError(f"{config} is a run file for {named!r}, not for {asked!r}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from heartloop.emotions import Irrelevant, Neutral, Phrase, rotation_from_spec
 from heartloop.errors import UnknownName, UsageError
 from heartloop.graders import grader_from_name
 from heartloop.judges import judge_from_name
@@ -74,6 +75,7 @@ class Grid:
             retries=file.retries,
             share_first=file.share_first,
             active=file.active,
+            order=file.order or "seed",
         )
 
 
@@ -222,6 +224,11 @@ def _arm(table: ArmTable, base: ArmConfig) -> ArmConfig:
     if table.twin:
         if table.strategy.partition(":")[0] not in ("heart", "parallel_heart"):
             raise UsageError(f"arm {table.name!r}: {table.strategy!r} sends no cues, so it has no twin")
+        if isinstance(rotation_from_spec(rotation), Neutral | Irrelevant | Phrase):
+            raise UsageError(
+                f"arm {table.name!r}: twin sends the affect-free twins of a rotation's cues, and those of "
+                f"{rotation!r} have no affect; give it the rotation that HEART has, or leave twin out"
+            )
         rotation = f"neutral:{rotation}"
     takes = options_of(table.strategy)
     for option in ("rotation", "width", "rounds", "stop", "stable_rounds", "deck"):

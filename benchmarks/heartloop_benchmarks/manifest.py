@@ -200,7 +200,9 @@ def _file(path: Path) -> str:
 def differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a run with the manifest ``kept`` from going on as ``now``, one sentence a difference."""
     found = []
-    old, new = dict(_flat(kept.get("settings", {}))), dict(_flat(now["settings"]))
+    # Runs made before there was a choice are in the data's order.
+    old = {"order": "data", **dict(_flat(kept.get("settings", {})))}
+    new = dict(_flat(now["settings"]))
     for key in sorted({*old, *new}):
         if key.rpartition(".")[2] in FREE or key.startswith("limits."):
             continue

@@ -1,12 +1,12 @@
-"""The tables of a run file of ``heartloop bench``; docs/benchmarks.md explains them."""
+"""The tables of a run file of ``heartloop bench``; docs/bench.md explains them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from heartloop.errors import UsageError
 from heartloop.runs.config import ModelConfig
@@ -208,7 +208,8 @@ class Assume(_Table):
     """What the detectable difference is worked out with; see :mod:`heartloop.reports.detectable`.
 
     Attributes:
-        discordance: None: by ``base_rate`` and ``agreement`` where they are given, else several are shown.
+        discordance: share of questions on which the arms differ, in place of ``base_rate``.
+            None: by ``base_rate`` and ``agreement`` where they are given, else several are shown.
         agreement: correlation of being right in one arm and in the other.
         correlation: of the differences of one problem's seeds and repeats.
     """
@@ -220,9 +221,21 @@ class Assume(_Table):
     alpha: Share = 0.05
     power: Share = 0.8
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.discordance is not None and self.base_rate is not None:
+            raise UsageError(
+                "assume.discordance and assume.base_rate both say how often the arms differ: leave one out"
+            )
+        return self
+
 
 class RunFile(_Table):
-    """A whole run file. See docs/benchmarks.md."""
+    """A whole run file. See docs/bench.md.
+
+    Attributes:
+        order: None: that of the run that is gone on with, else ``"seed"`` (:mod:`heartloop.runs.order`).
+    """
 
     benchmark: Text
     data: Text | None = None
@@ -246,6 +259,7 @@ class RunFile(_Table):
     prompts: Text | None = None
     shots: Count | Text | None = None
     share_first: bool = True
+    order: Literal["seed", "data"] | None = None
     scheduler: Text = "breadth_first"
     retries: Annotated[int, Field(ge=0)] = 5
     active: Count | None = None

@@ -86,6 +86,10 @@ def _plan(ready: Prepared) -> Iterator[tuple[str, str]]:
     cells, seeds = counted(len(grid.arms), "cell"), ", ".join(map(str, grid.seeds))
     shared = ", first attempts shared" if ready.file.share_first and len(grid.labels) > 1 else ""
     yield "grid", f"{cells} (seed{'s' if len(grid.seeds) > 1 else ''} {seeds}){shared}"
+    if ready.file.order == "seed":
+        yield "order", "of the problems: each seed's own (the same for all its cells)"
+    else:
+        yield "order", "of the problems: the data's, for all seeds"
     caps = [f"at most {counted(grid.most_attempts, 'attempt')}", *_budget(grid.problem_budget)]
     yield "caps", f"each problem in each cell: {', '.join(caps)}"
     if not grid.arm_budget.unlimited or not grid.budget.unlimited:

@@ -89,9 +89,15 @@ def _fixed(argument: str, intensity: Intensity) -> Rotation:
     return Fixed(_member(Emotion, argument, "emotion"), intensity)
 
 
-def _wrapped(make: Callable[[Rotation], Rotation]) -> _Make:
+def _wrapped(name: str, make: Callable[[Rotation], Rotation]) -> _Make:
     def build(argument: str, intensity: Intensity) -> Rotation:
-        return make(rotation_from_spec(f"{argument or 'alternating'}@{intensity.value}"))
+        of = rotation_from_spec(f"{argument or 'alternating'}@{intensity.value}")
+        if isinstance(of, Neutral | Irrelevant | Phrase):
+            raise UsageError(
+                f"rotation '{name}:{argument}': {argument!r} is itself a control, so its cues have no affect "
+                f"of their own and no twins; name the rotation that sends affect, as in '{name}:round_robin'"
+            )
+        return make(of)
 
     return build
 
@@ -133,8 +139,8 @@ ROTATIONS: Mapping[str, _Make] = MappingProxyType(
         "personality": _personality,
         "memory": _memory,
         "phrase": _plain("phrase", Phrase),
-        "neutral": _wrapped(Neutral),
-        "irrelevant": _wrapped(Irrelevant),
+        "neutral": _wrapped("neutral", Neutral),
+        "irrelevant": _wrapped("irrelevant", Irrelevant),
     }
 )
 """What each name makes, given what follows the colon (or "") and the intensity."""

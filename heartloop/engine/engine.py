@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
 
 from heartloop.emotions.outcomes import Outcomes
 from heartloop.engine import collector, watch
@@ -124,11 +123,12 @@ class Engine:
         self.ended_by: BackendError | None = None
         self.shared_done: dict[EventKey, Completion] = {}
         self._shared_locks: dict[EventKey, asyncio.Lock] = {}
+        self._shared_of: dict[str, list[EventKey]] = {}
         self.no_limits = self.ledger.account("problem", Budget())
         self._arm_accounts: dict[str, Claims] = {}
         self._outcomes: dict[str, Outcomes] = {}
         self._replays = 0
-        self._solving: set[tuple[str, str]] = set()
+        self._solving: dict[str, set[str]] = {}
         self._working = 0
 
     async def solve(
@@ -154,11 +154,12 @@ class Engine:
             UsageError: a problem of this id is being solved already, and the journal has one place for it.
         """
         place = (arm.name, problem.id)
-        if place in self._solving and not isinstance(self.journal, NullJournal):
+        at_work = self._solving.setdefault(problem.id, set())
+        if arm.name in at_work and not isinstance(self.journal, NullJournal):
             raise UsageError(
                 f"problem {problem.id!r} is being solved already; problems of one run need ids of their own"
             )
-        self._solving.add(place)
+        at_work.add(arm.name)
         self._working += 1
         if self._working == 1:
             collector.relax()
@@ -173,7 +174,9 @@ class Engine:
             with self.watch.problem(problem, arm) as watched:
                 return await self._solve(problem, watched, raise_failures, budget, accounts)
         finally:
-            self._solving.discard(place)
+            at_work.discard(arm.name)
+            if not at_work:
+                self._solving.pop(problem.id, None)
             self._working -= 1
             if not self._working:
                 collector.restore()
@@ -296,15 +299,21 @@ class Engine:
 
     def shared_lock(self, key: EventKey) -> asyncio.Lock:
         """One arm at a time makes a shared first attempt."""
-        return self._shared_locks.setdefault(key, asyncio.Lock())
+        lock = self._shared_locks.get(key)
+        if lock is None:
+            lock = self._shared_locks[key] = asyncio.Lock()
+            self._shared_of.setdefault(key.problem, []).append(key)
+        return lock
 
     def forget_shared(self, problem_ids: Iterable[str]) -> None:
-        """Problems that all arms have finished need no place in memory (the journal has them)."""
-        gone = set(problem_ids)
-        for known in (self.shared_done, self._shared_locks):
-            stale: list[Any] = [key for key in known if key.problem in gone]
-            for key in stale:
-                del known[key]
+        """Shared first attempts of problems that nobody works on need no place in memory: the journal has
+        them, for arms that still come. Problems that some arm is at work on are left as they are."""
+        for problem in problem_ids:
+            if problem in self._solving:
+                continue
+            for key in self._shared_of.pop(problem, ()):
+                self.shared_done.pop(key, None)
+                self._shared_locks.pop(key, None)
 
     def attempt_made(self, solving: Solving, attempt: Attempt) -> None:
         if self.watched:

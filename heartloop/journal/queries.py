@@ -122,6 +122,10 @@ class JournalQueries:
         """How many problems the run has."""
         return int(self._fetch("SELECT count(*) FROM problems")[0][0])
 
+    def problem_places(self) -> list[tuple[int, str]]:
+        """Position (from 1) and id of every problem, in order."""
+        return self._fetch("SELECT position, id FROM problems ORDER BY position")
+
     def iter_problems(
         self, after_position: int = 0, limit: int | None = None
     ) -> Iterator[tuple[int, Problem]]:

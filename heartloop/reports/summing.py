@@ -29,6 +29,9 @@ from heartloop.types import StopReason
 
 __all__ = ["arm_record", "benchmark_metrics", "cell_records", "cost_record", "notes", "run_records"]
 
+MUCH_ASSUMED = 0.02
+"""From this share of an arm's tokens on a comparison says that they are only assumed."""
+
 _METRICS = "heartloop.metrics"
 """Entry points: callables ``(benchmark settings, [(journal, arm), ...]) -> {name: figure as a dict}``."""
 
@@ -200,15 +203,7 @@ def notes(trials: Trials, answers: Sequence[Answers], contrasts: Sequence[Contra
     """What a reader must know before believing a figure."""
     for arm in answers:
         yield from _arm_notes(trials, arm)
-    if any(arm.coupled for arm in answers):
-        seen = sorted({place for arm in answers if arm.coupled for place in arm.group.cells})
-        orders = {trials.runs[trials.cells[place].run].order_hash for place in seen}
-        if len(seen) > 1 and len(orders) == 1:
-            yield Note(
-                "warning",
-                "problems that influence each other came in the same order in every run: what is said of "
-                "runs is said of that order (shuffle the data anew for each run)",
-            )
+    yield from _order_notes(trials, answers)
     yield from _version_notes(trials, answers)
     yield from _extremes(answers)
     settings = sorted({arm.group.setting for arm in answers} - {"single"})
@@ -232,6 +227,37 @@ def notes(trials: Trials, answers: Sequence[Answers], contrasts: Sequence[Contra
             "some contrasts have no p-value: problems that influence each other make the run the unit, and "
             "there are too few runs",
         )
+
+
+def _order_notes(trials: Trials, answers: Sequence[Answers]) -> Iterator[Note]:
+    """Where problems influence each other runs should differ in their order as well."""
+    coupled = [arm for arm in answers if arm.coupled]
+    alike: dict[tuple[int, int], list[str]] = {}
+    for arm in coupled:
+        by_run: dict[tuple[str, int], set[tuple[str, ...]]] = {}
+        for place, run in arm.units.items():
+            by_run.setdefault(run, set()).add(_order(trials, place))
+        orders = len(set(map(frozenset, by_run.values())))
+        if orders < len(by_run):
+            alike.setdefault((orders, len(by_run)), []).append(arm.group.key)
+    for (orders, runs), keys in alike.items():
+        whose = "" if len(keys) == len(coupled) else f" ({', '.join(keys)})"
+        in_what = "the same order in every run" if orders == 1 else f"{orders} orders in {runs} runs"
+        of_what = "that order" if orders == 1 else "those orders"
+        yield Note(
+            "warning",
+            f"problems that influence each other came in {in_what}{whose}: what is said of runs is said of "
+            f"{of_what} (`heartloop bench` gives each seed its own, unless told --order data)",
+        )
+
+
+def _order(trials: Trials, place: int) -> tuple[str, ...]:
+    """What tells the orders of problems apart."""
+    cell = trials.cells[place]
+    run = trials.runs[cell.run]
+    if run.config.get("order") == "seed":
+        return ("seed", str(cell.seed), run.data_hash)
+    return ("data", run.order_hash)
 
 
 def _extremes(answers: Sequence[Answers]) -> Iterator[Note]:
@@ -274,6 +300,14 @@ def _arm_notes(trials: Trials, arm: Answers) -> Iterator[Note]:
             "warning",
             f"{key}: {sum(unknown.values()):,} finished problems have no verdict ({said}); they are left "
             f"out, and accuracy over all would lie between {_bounds(everything)}",
+        )
+    assumed, tokens = sum(trial.assumed for trial in everything), sum(trial.tokens for trial in everything)
+    if assumed > MUCH_ASSUMED * tokens:
+        yield Note(
+            "warning",
+            f"{key}: {assumed / tokens:.1%} of its tokens ({assumed:,}) are assumed: charged at their worst "
+            "case for calls without a known end (killed processes, cancelled hedges, retries); what it cost, "
+            "and where it lies on curves of equal compute, may be too high by as much",
         )
     failed = sum(trial.stop_reason is StopReason.FAILED for trial in everything)
     if failed:

@@ -23,6 +23,7 @@ from heartloop.judges import judge_from_name
 from heartloop.judges.base import roles_needed
 from heartloop.judges.reward import NEEDS_REWARD_MODEL
 from heartloop.responders.chat import ChatResponder
+from heartloop.runs.order import check_order
 from heartloop.strategies import Strategy, strategy_from_name
 from heartloop.strategies.prompts import Prompts
 from heartloop.strategies.recorded import RECORDED, Recorded
@@ -189,6 +190,7 @@ class RunConfig:
         share_first: first attempts that arms make alike are made once.
         active: most problems in work at once; None: as many as the scheduler wants
             (:func:`heartloop.engine.scheduler.active_problems`).
+        order: in which the problems are worked on (:mod:`heartloop.runs.order`).
         data: where the problems came from, for a person to read.
         benchmark: what a benchmark wants kept with the run, JSON-ready; the engine does not look at it.
     """
@@ -205,6 +207,7 @@ class RunConfig:
     active: int | None = None
     data: str = ""
     arm_budget: Budget = Budget()
+    order: str = "data"
     benchmark: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -227,6 +230,7 @@ class RunConfig:
         for arm in self.arms:
             arm.arm(prompts, self.models)
         scheduler_from_name(self.scheduler)
+        check_order(self.order)
         for model in self.models.values():
             if model.price is not None and not all(0 <= dollars < math.inf for dollars in model.price):
                 raise UsageError(f"a price is 0 or more dollars per million tokens, not {model.price}")

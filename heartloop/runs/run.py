@@ -33,6 +33,7 @@ from heartloop.problems import broken_text
 from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.runs.executors import Executor
 from heartloop.runs.live import LiveFile, RunState, written_while
+from heartloop.runs.order import in_order
 from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget, Problem, Solution, StopReason, Verdict
@@ -63,6 +64,15 @@ def _whole(problems: Iterable[Problem]) -> Iterator[Problem]:
         if broken := broken_text(problem):
             raise DataError(broken)
         yield problem
+
+
+@dataclass(slots=True)
+class _Started:
+    """A problem and the arms of one seed that have still to work on it; ``left``: how many are not done."""
+
+    problem: Problem
+    arms: list[Arm]
+    left: int
 
 
 @dataclass(slots=True)
@@ -169,8 +179,8 @@ class Run:
         """Go on with other settings, and with further problems.
 
         Raises:
-            UsageError: fewer rounds than before, another strategy, seed, other prompts, limits for arms that
-                had none and share first attempts.
+            UsageError: fewer rounds than before, another strategy, seed or order, other prompts, limits for
+                arms that had none and share first attempts.
         """
         for old, new in zip(self.config.arms, config.arms, strict=True):
             if new.max_rounds < old.max_rounds:
@@ -181,8 +191,9 @@ class Run:
             # loop asks something else from its second round on.
             if replace(new, max_rounds=old.max_rounds) != old:
                 raise UsageError("of a run's strategy only the rounds can be changed; start a new run")
-        if (config.seed, config.prompts) != (self.config.seed, self.config.prompts):
-            raise UsageError("a run's seed and prompts can't be changed; start a new run")
+        kept = self.config.seed, self.config.order, self.config.prompts
+        if (config.seed, config.order, config.prompts) != kept:
+            raise UsageError("a run's seed, order and prompts can't be changed; start a new run")
         if config.share_first and self.config.arm_budget.unlimited and not config.arm_budget.unlimited:
             raise UsageError(
                 "this run has not noted which shared first attempts each arm took, since its arms had no "
@@ -242,19 +253,22 @@ class Run:
             engine.observers.append(on_event)
         concurrency = engine.gateway.lane("generator").limiter.limit
         active = config.active or min(active_problems(config.scheduler, concurrency), max(1, self.live.total))
-        pending = self._pending(arms, engine.forget_shared)
+        pending = ((started, arm) for started in self._pending(arms) for arm in started.arms)
         failure: list[BaseException] = []
 
         async def work() -> None:
-            for problem, arm in pending:
+            for started, arm in pending:
                 if self.interrupted or engine.ended_by is not None:
                     return
                 try:
-                    await engine.solve(problem, arm)
+                    await engine.solve(started.problem, arm)
                 except Exception as error:
                     failure.append(error)
                     self._cancel_workers()
                     return
+                started.left -= 1
+                if not started.left:
+                    engine.forget_shared([started.problem.id])
 
         def ended() -> tuple[RunState, str | None]:
             if engine.ended_by is not None:
@@ -302,7 +316,7 @@ class Run:
                 return "failed", f"{type(error).__name__}: {error}"
             return ("interrupted" if self.interrupted else "ended"), None
 
-        pending = ((problem, arm.name) for problem, arm in self._pending(arms, lambda problems: None))
+        pending = ((started.problem, arm.name) for started in self._pending(arms) for arm in started.arms)
         live_file = LiveFile(self.folder, lambda: (self.refresh(), executor.gauges()))
         async with written_while(live_file, ended):
             await executor.work(self, pending, told)
@@ -359,25 +373,24 @@ class Run:
         for worker in self._workers:
             worker.cancel()
 
-    def _pending(
-        self, arms: list[Arm], forget_shared: Callable[[list[str]], None]
-    ) -> Iterator[tuple[Problem, Arm]]:
-        """Problems to work on, in the data's order, arms of one problem side by side."""
-        previous: str | None = None
-        for _, problem in self.journal.iter_problems():
-            if previous is not None and self.config.share_first:
-                forget_shared([previous])
-            previous = None
-            for arm in arms:
-                result = self.journal.result(arm.name, problem.id)
-                if result is not None and result.status == "done":
-                    outcome = outcome_of(result)
-                    same = outcome.settings == arm.settings or outcome.stop_reason is StopReason.VERIFIED
-                    graded = outcome.grading is None or outcome.grading.unfinished is None
-                    if same and graded:
-                        self._add(arm.name, outcome.correct, failed=False)
-                        continue
-                yield problem, arm
+    def _pending(self, arms: list[Arm]) -> Iterator[_Started]:
+        """Problems to work on, in the run's order, with the arms that have not finished them."""
+        for problem, worked_on_by in in_order(self.journal, arms, self.config.order, self.config.seed):
+            left = [arm for arm in worked_on_by if not self._finished(problem, arm)]
+            if left:
+                yield _Started(problem, left, len(left))
+
+    def _finished(self, problem: Problem, arm: Arm) -> bool:
+        result = self.journal.result(arm.name, problem.id)
+        if result is None or result.status != "done":
+            return False
+        outcome = outcome_of(result)
+        same = outcome.settings == arm.settings or outcome.stop_reason is StopReason.VERIFIED
+        graded = outcome.grading is None or outcome.grading.unfinished is None
+        if not (same and graded):
+            return False
+        self._add(arm.name, outcome.correct, failed=False)
+        return True
 
     # --- figures ----------------------------------------------------------------------------------------
 

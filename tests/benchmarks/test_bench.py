@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,78 @@ def test_no_cell_starves_another_and_a_higher_limit_ends_as_if_it_had_been_there
     assert without == exported(tmp_path / "free")
 
 
+def sequence(server: FaultServer) -> list[str]:
+    """The questions in the order in which they were first asked."""
+    asked = [c["body"]["messages"] for c in server.calls]
+    return [messages[-1]["content"] for messages in asked if len(messages) == 1]
+
+
+def test_each_seed_has_an_order_of_its_own_unless_the_datas_is_asked(
+    tmp_path: Path, server: FaultServer
+) -> None:
+    data = gsm8k(tmp_path / "data.jsonl", 8)
+    one_by_one = [
+        "--arm",
+        "chain_of_thought",
+        "--arm",
+        "heart",
+        "--concurrency",
+        "1",
+        "--active",
+        "1",
+        "--json",
+    ]
+    seen, kept = {}, {}
+    for name, more in {
+        "s0": ["--seed", "0"],
+        "s0 again": ["--seed", "0"],
+        "s1": ["--seed", "1"],
+        "data": ["--seed", "1", "--order", "data"],
+    }.items():
+        server.calls.clear()
+        done = bench(*command(data, server.base_url, tmp_path / name, *one_by_one, *more))
+        assert done.code == 0, done.err
+        seen[name], kept[name] = sequence(server), done.json["benchmark"]
+    in_data = [f"What is {i} + {2 * i}?" for i in range(8)]
+    assert [next(k for k in range(8) if in_data[k] in text) for text in seen["data"]] == list(range(8))
+    assert seen["s0"] == seen["s0 again"]
+    assert seen["s0"] != seen["s1"] != seen["data"] != seen["s0"]
+    assert sorted(seen["s0"]) == sorted(seen["s1"]) == sorted(seen["data"])
+    assert (kept["s1"]["order"], kept["data"]["order"]) == ("seed", "data")
+    # What comes of a problem does not depend on when it is worked on.
+    assert exported(tmp_path / "s1") == exported(tmp_path / "data")
+
+
+def test_a_run_of_before_there_were_orders_goes_on_in_the_datas(tmp_path: Path, server: FaultServer) -> None:
+    data, out = gsm8k(tmp_path / "data.jsonl", 4), tmp_path / "run"
+    args = command(data, server.base_url, out, "--budget-calls", "16", "--order", "data")
+    assert bench(*args).code == 3
+    older(out)
+    assert exported(out)
+    refused = bench(*command(data, server.base_url, out, "--order", "seed"))
+    assert refused.code == 2
+    assert "order was 'data' and is 'seed'" in refused.err
+    done = bench(*command(data, server.base_url, out, "--json"))
+    assert done.code == 0, done.err
+    assert done.json["benchmark"]["order"] == "data"
+    assert all(arm["finished"] == 4 for arm in done.json["arms"])
+    calls = len(server.calls)
+    for going_on in (["bench", "--resume", out], ["resume", out], command(data, server.base_url, out)):
+        assert bench(*going_on).code == 0
+    assert len(server.calls) == calls
+
+
+def older(folder: Path) -> None:
+    """The run in ``folder`` as one that a HeartLoop without orders had made."""
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as connection, connection:
+        [text] = connection.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
+        config = json.loads(text)
+        for table in (config, config["benchmark"], config["benchmark"]["settings"]):
+            del table["order"]
+        config["benchmark"]["flags"].pop("order", None)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
+
+
 def test_without_a_folder_the_same_command_finds_its_own(tmp_path: Path, server: FaultServer) -> None:
     data = gsm8k(tmp_path / "data.jsonl", 2)
     args = command(data, server.base_url, tmp_path, "--json")
@@ -169,9 +243,12 @@ def test_without_a_folder_the_same_command_finds_its_own(tmp_path: Path, server:
     try:
         first, second = bench(*args), bench(*args)
         other = bench(*args, "--seed", "9")
+        older(tmp_path / first.json["out"])
+        third = bench(*args)
     finally:
         os.chdir(here)
-    assert first.code == second.code == other.code == 0, first.err
+    assert first.code == second.code == other.code == third.code == 0, first.err
+    assert (third.json["out"], third.json["benchmark"]["order"]) == (first.json["out"], "data")
     assert first.json["out"] == second.json["out"] != other.json["out"]
     assert re.fullmatch(r"runs/gsm8k-[0-9a-f]{8}", first.json["out"])
 
@@ -363,6 +440,9 @@ def test_known_benchmarks_are_listed() -> None:
         (["--primary", "heart - twin @ oracle"], "unknown judge of the contrast heart - twin: 'oracle'"),
         (["--margin", "2"], "margin must be less than 1"),
         (["--discordance", "0"], "assume.discordance must be greater than 0"),
+        (["--order", "file"], "order must be 'seed' or 'data'"),
+        (["--rotation", "neutral:fixed:fear"], "have no affect"),
+        (["--arm", "heart", "--arm", "twin:rotation=phrase"], "arm 'twin:rotation=phrase': twin sends"),
         (["--budget-calls", "3"], "3 calls can't be shared among 4 cells"),
         (["--budget-usd", "1"], "needs a price"),
         (["--preset", "affects"], "unknown set of arms 'affects'"),

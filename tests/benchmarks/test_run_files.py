@@ -73,6 +73,7 @@ def grid(name: str = "gsm8k", **tables: Any) -> Grid:
         ({"model": {"max_tokens": 3}}, "'model.name' is missing"),
         ({"caps": {"tokens": -1}}, "caps.tokens must be greater than or equal to 1, not -1"),
         ({"caps": {"usd": float("inf")}}, "caps.usd must be a finite number"),
+        ({"assume": {"discordance": 0.2, "base_rate": 0.4}}, "both say how often the arms differ"),
         ({"primary": "heart twin"}, "'heart twin' is no contrast: write 'A - B'"),
     ],
 )
@@ -296,6 +297,9 @@ def test_arms_may_have_judges_of_their_own() -> None:
     ("tables", "said"),
     [
         ({"arms": [{"name": "x", "strategy": "resample", "twin": True}]}, "it has no twin"),
+        ({"arms": [{"name": "x", "rotation": "irrelevant", "twin": True}]}, "arm 'x': twin sends the affect"),
+        ({"rotation": "neutral@strong"}, "'neutral@strong' have no affect"),
+        ({"arms": ["heart:rotation=neutral:phrase"]}, "'phrase' is itself a control"),
         ({"arms": ["chain_of_thought:rounds=3"]}, "rounds means nothing to the strategy 'chain_of_thought'"),
         ({"arms": []}, "no arms: name some"),
         ({"arms": ["heart(twin)"]}, "takes nothing in parentheses"),

@@ -211,7 +211,11 @@ def test_unknown_names_list_the_known_ones(spec, known):
 
 
 @pytest.mark.parametrize(
-    "spec", ["fixed", "fixed:", "pair:anger", "pair:anger,fear,joy", "random:3", "neutral:"]
+    "spec",
+    [
+        *("fixed", "fixed:", "pair:anger", "pair:anger,fear,joy", "random:3", "neutral:"),
+        *("neutral:neutral", "neutral:phrase@mild", "irrelevant:neutral:random", "neutral:irrelevant"),
+    ],
 )
 def test_wrong_arguments_are_usage_errors(spec):
     with pytest.raises(UsageError):

@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console
 
 from heartloop.errors import UsageError
+from heartloop.journal.records import EventKey, Reserve, Settle
+from heartloop.journal.sqlite import SqliteJournal
 from heartloop.reports.comparable import NotComparable
 from heartloop.reports.compare import compare
 from heartloop.reports.comparison import Comparison, Contrast
@@ -193,6 +195,52 @@ def test_a_bandit_makes_the_run_the_unit_and_too_few_runs_give_no_p(
     assert one.difference is not None
     assert "learns from one problem to the next" in one.why
     assert ("a test needs 6 at least" in one.why) is not tested
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        ([("data", 0), ("data", 1)], "the same order in every run"),
+        ([("seed", 0), ("seed", 1)], None),
+        ([("seed", 0), ("seed", 0), ("seed", 1)], "2 orders in 3 runs"),
+    ],
+)
+def test_runs_of_coupled_problems_in_one_order_are_said_to_be_so(
+    tmp_path: Path, orders: list[tuple[str, int]], said: str | None
+) -> None:
+    arms = [replace(HEART, rotation="adaptive"), TWINS]
+    problems, right = made_problems(6), flat(lambda arm, k: k % 2 == 0)
+    runs = [
+        made_run(tmp_path / f"run{k}", arms, problems, right, seed=seed, order=order)
+        for k, (order, seed) in enumerate(orders)
+    ]
+    notes = [note.text for note in compare(runs).notes if "influence each other came in" in note.text]
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
+
+
+def test_cells_of_one_run_differ_in_order_where_each_seed_has_its_own(tmp_path: Path) -> None:
+    arms = [
+        replace(HEART, name=f"heart/majority/s{seed}", label="heart", rotation="adaptive", seed=seed)
+        for seed in (0, 1)
+    ]
+    for order, notes in (("data", 1), ("seed", 0)):
+        run = made_run(tmp_path / order, arms, made_problems(6), flat(lambda arm, k: k % 2 == 0), order=order)
+        assert sum("influence each other came in" in n.text for n in compare([run]).notes) == notes
+
+
+def test_much_that_is_only_assumed_is_said(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", [HEART, TWINS], made_problems(50), flat(lambda arm, k: k % 2 == 0))
+    assert not any("assumed" in note.text for note in compare([run]).notes)
+    lost = EventKey("twins", "p00000", "0", "completion", 1)
+    with SqliteJournal.open(run / "journal.sqlite") as journal:
+        journal.post(
+            Reserve(9_999, lost, 1, "test-model", 50, 5e-5, 20, "generator"),
+            Settle(9_999, "assumed", None, 50, 5e-5, reason="killed"),
+        )
+    [note] = [note for note in compare([run]).notes if "assumed" in note.text]
+    assert note.level == "warning"
+    assert note.text.startswith("twins: 3.2% of its tokens (50) are assumed")
 
 
 def test_a_budget_that_problems_share_couples_them_only_where_it_bound(tmp_path: Path) -> None:

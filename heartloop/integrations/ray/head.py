@@ -189,7 +189,7 @@ class Head:
                     self._stop(say.Cancel())
                 if self._stopping is None:
                     self._hand_out()
-                    if self._exhausted and not self._again and not self._in_work():
+                    if self._exhausted and not (self._again or self._in_work()):
                         self._stop(say.Finish())
                     else:
                         self._recruit()
@@ -256,14 +256,23 @@ class Head:
             member.tell(assigned)
 
     def _next(self) -> say.Assign | None:
-        if self._again:
-            return self._known(self._again.popleft())
-        for _, pairs in self._groups:
+        # Where seeds have orders of their own a problem comes once for each; it is in one place at a time.
+        for place, waiting in enumerate(self._again):
+            if not self._busy(waiting.problem.id):
+                del self._again[place]
+                return self._known(waiting)
+        for id, pairs in self._groups:
             found = list(pairs)
             self._rest -= len(found)
-            return self._known(say.Assign(found[0][0], tuple(arm for _, arm in found)))
+            assigned = say.Assign(found[0][0], tuple(arm for _, arm in found))
+            if not self._busy(id):
+                return self._known(assigned)
+            self._again.append(assigned)
         self._exhausted = True
         return None
+
+    def _busy(self, problem: str) -> bool:
+        return any(problem in member.problems for member in self.members.values())
 
     def _known(self, assigned: say.Assign) -> say.Assign:
         """``assigned`` with what the journal has of it."""

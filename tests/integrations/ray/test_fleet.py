@@ -151,6 +151,21 @@ def test_three_engines_find_what_one_finds_to_the_byte(tmp_path: Path) -> None:
     assert open_reservations(tmp_path / "three") == 0
 
 
+def test_seeds_in_orders_of_their_own_find_what_one_engine_finds(tmp_path: Path) -> None:
+    """A problem comes once for each seed then, and is at one worker at a time, whoever dies."""
+    arms = tuple(replace(arm, name=f"{arm.name}/s{seed}", seed=seed) for seed in (0, 1, 2) for arm in ARMS)
+    settings = config(arms=arms, order="seed", active=PROBLEMS)
+    one, three = Served(), Served(0.004)
+    alone(tmp_path / "one", settings, one)
+    summary, fleet = work(tmp_path / "three", settings, three, beside=killer(1, 6))
+    assert fleet.begun > 3
+    assert summary.pending == 0
+    assert exported(tmp_path / "three") == exported(tmp_path / "one")
+    known = charges(tmp_path / "three")
+    assert known["confirmed"][0] == len(one.requests)
+    assert open_reservations(tmp_path / "three") == 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_workers_that_die_lose_and_repeat_nothing_that_was_confirmed(tmp_path: Path, seed: int) -> None:
     calm, shaken = Served(), Served(0.005)
