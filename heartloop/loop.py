@@ -12,6 +12,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
 )
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from heartloop.backends.base import Backend
 from heartloop.engine.background import BackgroundLoop
 from heartloop.engine.engine import Engine
 from heartloop.engine.events import LoopEvent
+from heartloop.engine.ledger import Account
 from heartloop.engine.models import Model
 from heartloop.engine.retry import RetryPolicy
 from heartloop.engine.scheduler import scheduler_from_name
@@ -182,6 +184,7 @@ class HeartLoop:
         self._engine: Engine | None = None
         self._engine_loop: asyncio.AbstractEventLoop | None = None
         self._background: BackgroundLoop | None = None
+        self._spent: Mapping[str, Account] = {}
 
     # --- async --------------------------------------------------------------------------------------
 
@@ -243,22 +246,35 @@ class HeartLoop:
                 yield item
 
     def set_budget(self, budget: Budget) -> None:
-        """Raise or lower the limits of all that this loop does, now or while it works. Call from its loop.
+        """Raise or lower the limits of all that this loop does, now or while it works.
 
-        They count from its beginning. A problem that has ended for want of budget stays ended.
+        They count from its beginning. A problem that has ended for want of budget stays ended. Call from its
+        event loop; beside sync calls, from any thread.
 
         Raises:
             UsageError: a limit in dollars, and a model whose price is unknown.
         """
-        if self._engine is not None:
-            self._engine.set_budget(budget)
+        engine = self._engine
+        if engine is not None:
+            background = self._background
+            if background is not None and self._engine_loop is background.loop and not background.is_mine():
+
+                async def set_there() -> None:
+                    engine.set_budget(budget)
+
+                background.run(set_there())
+            else:
+                engine.set_budget(budget)
         self._engine_settings["budget"] = budget
 
     async def aclose(self) -> None:
         """Close backends and journal."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await engine.aclose()
+            try:
+                await engine.aclose()
+            finally:
+                self._spent = engine.accounts()
 
     # --- sync twins -----------------------------------------------------------------------------------
 
@@ -363,6 +379,7 @@ class HeartLoop:
             # awaited until the new engine is there, or a call beside this one would start another.
             old, self._engine = self._engine, None
             old.journal.close()
+            self._spent = old.accounts()
             engine = self._start(running)
             for name, model in self._models.items():
                 if model.backend is None:  # a backend that was passed in goes on being used
@@ -380,6 +397,8 @@ class HeartLoop:
             if journal is not None:
                 journal.close()
             raise
+        if journal is None:  # nobody else remembers what was spent before
+            engine.count(self._spent)
         self._engine, self._engine_loop = engine, running
         return engine
 

@@ -100,7 +100,7 @@ def checked(data: Mapping[str, Any], where: str) -> RunFile:
             raise UsageError(f"{where}: {_unknown(f'models.{role}', role, ROLES)}")
         shared = {key: main[key] for key in _SHARED & main.keys()} if isinstance(main, Mapping) else {}
         data["models"] = {
-            role: {**shared, **model} if isinstance(model, Mapping) else model
+            role: {**_without_price(shared, main, model), **model} if isinstance(model, Mapping) else model
             for role, model in roles.items()
         }
     try:
@@ -108,6 +108,13 @@ def checked(data: Mapping[str, Any], where: str) -> RunFile:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=True)
         raise UsageError("\n".join(f"{where}: {line}" for line in map(_complaint, found))) from None
+
+
+def _without_price(shared: dict[str, Any], main: Any, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What another role's model shares with the main one: not its price, unless it is the same."""
+    if isinstance(main, Mapping) and model.get("name", main.get("name")) == main.get("name"):
+        return shared
+    return {key: value for key, value in shared.items() if key != "price"}
 
 
 def _complaint(error: Any) -> str:

@@ -120,7 +120,10 @@ ProblemTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of o
 ProblemCalls = Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")]
 Price = Annotated[
     tuple[float, float] | None,
-    typer.Option(help="US dollars per million prompt and completion tokens.", metavar="PROMPT COMPLETION"),
+    typer.Option(
+        help="US dollars per million prompt and completion tokens of the model; of others: --prices.",
+        metavar="PROMPT COMPLETION",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Every random choice derives from it.")]
 Prompts = Annotated[Path | None, typer.Option(help="TOML file with other wording for the prompts.")]

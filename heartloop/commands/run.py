@@ -125,15 +125,16 @@ def run(
         "wave_seconds": wave_seconds,
         "batch_command": batch_command,
         "price": price,
-        "prices": None if prices is None else str(prices),
+        "prices": None if prices is None else str(prices.resolve()),
     }
     models = {"generator": ModelConfig(model, logprobs=logprobs, **shared)}
     others = {"judge": judge_model, "synthesiser": synthesiser_model, "grader": grader_model}
     for role, name in others.items():
         if name is not None:
-            models[role] = ModelConfig(name, **shared)
+            models[role] = ModelConfig(name, **shared | {"price": price if name == model else None})
     if reward_model is not None:
-        models["reward"] = ModelConfig(reward_model, **{**shared, "base_url": reward_url or base_url})
+        own = {"base_url": reward_url or base_url, "price": None}
+        models["reward"] = ModelConfig(reward_model, **shared | own)
     arm = ArmConfig(
         name=strategy,
         strategy=strategy,
@@ -141,7 +142,7 @@ def run(
         max_rounds=max_rounds,
         width=width,
         rotation=rotation,
-        deck=None if deck is None else str(deck),
+        deck=None if deck is None else str(deck.resolve()),
         stable_rounds=stable_rounds,
         stop=stop,
         score_after=score_after,

@@ -114,7 +114,8 @@ def serve(
     models = {"generator": ModelConfig(model, **shared).model()}
     for role, other in (("judge", judge_model), ("synthesiser", synthesiser_model)):
         if other is not None:
-            models[role] = ModelConfig(other, **shared).model()
+            own = shared | {"price": price if other == model else None}
+            models[role] = ModelConfig(other, **own).model()
     known = keys_from_env(client_key_env or ()) + (load_keys(keys) if keys is not None else [])
     settings = ServerSettings(
         model=name or model.rpartition("/")[2],

@@ -36,9 +36,13 @@ class BackgroundLoop:
             future.cancel()
             raise
 
+    def is_mine(self) -> bool:
+        """Whether this is called within :attr:`loop`."""
+        return threading.current_thread() is self._thread
+
     def check_thread(self) -> None:
         """Raise UsageError within :attr:`loop`: waiting for it there would never end."""
-        if threading.current_thread() is self._thread:
+        if self.is_mine():
             raise UsageError("a sync call from inside this loop's own work would wait for itself: await it")
 
     def stop(self) -> None:

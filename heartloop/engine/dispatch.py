@@ -430,6 +430,7 @@ class Lane:
                 if entry.timer is not None:
                     entry.timer.cancel()
                 self._watch(entry)
+        self.limits.look_again()
         if self.waves is not None:
             self.waves.look_again()
 

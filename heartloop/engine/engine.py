@@ -256,6 +256,18 @@ class Engine:
         """The accounts of the arms that have limits, as far as they have been opened."""
         return {arm: claims.account for arm, claims in self._arm_accounts.items()}
 
+    def accounts(self) -> dict[str, Account]:
+        """The run's account (``""``) and each model's, by its name."""
+        return {"": self.ledger.run} | {name: lane.account for name, lane in self.gateway.lanes.items()}
+
+    def count(self, earlier: Mapping[str, Account]) -> None:
+        """Count what :meth:`accounts` of an earlier engine has, where no journal tells. What was still open
+        there may have been billed."""
+        for name, account in self.accounts().items():
+            if (before := earlier.get(name)) is not None:
+                account.confirmed, account.assumed = before.confirmed, before.assumed + before.open
+                account.elapsed_before = before.elapsed
+
     def claims(self, account: Account) -> Claims:
         """The queue for what is taken from the run on ``account``."""
         return Claims(account, self.gateway.claims, self.gateway.pump)
@@ -264,7 +276,8 @@ class Engine:
         """Change the run's limits while it works; they count from the run's beginning.
 
         Whoever waits is looked at again at once. Calls in flight go on (they were reserved under the old
-        limits), so after lowering a limit below what is reserved, up to that much may still be spent.
+        limits), so after lowering a limit below what is reserved, up to that much may still be spent; but
+        they are cut when the seconds have passed, as those are now.
         Problems that ended for want of budget stay ended until the run is resumed.
 
         Raises:

@@ -168,9 +168,11 @@ class Gateway:
     def set_budget(self, budget: Budget) -> None:
         """Change the run's limits; see :meth:`heartloop.engine.engine.Engine.set_budget`."""
         if budget.usd is not None:
-            for name, lane in self.lanes.items():
+            for lane in self.lanes.values():
                 if lane.price is None:
-                    raise UsageError(f"a budget in dollars needs a price, and that of {name!r} is unknown")
+                    raise UsageError(
+                        f"a budget in dollars needs a price, and that of {lane.backend.name!r} is unknown"
+                    )
             if self.ledger.run.charged.usd is None:
                 raise UsageError("a budget in dollars can't begin: some of what was spent had no known price")
         self.ledger.run.budget = budget

@@ -119,15 +119,20 @@ class Reservation:
     settled: bool = False
     taken: float = 0.0
 
-    @property
     def seconds_left(self) -> float | None:
         """Seconds until the first of its budgets has passed; None where none counts seconds."""
-        found: float | None = None
+        account = self.first_to_pass
+        return None if account is None else account.seconds_left
+
+    @property
+    def first_to_pass(self) -> Account | None:
+        """The account whose seconds pass first; None where none counts them."""
+        found: tuple[float, Account] | None = None
         for account in self.accounts:
             left = account.seconds_left
-            if left is not None and (found is None or left < found):
-                found = left
-        return found
+            if left is not None and (found is None or left < found[0]):
+                found = left, account
+        return None if found is None else found[1]
 
 
 def _minus(a: Spend, b: Spend) -> Spend:

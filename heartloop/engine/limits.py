@@ -2,11 +2,14 @@
 
 ``asyncio.timeout`` makes a timer for each call, and almost all of them are cancelled again. Here one timer
 stands at the earliest end of all limits; a call that ends in time takes only itself off the list.
+
+A limit may also end with a budget of seconds, wherever that is moved meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 __all__ = ["Limit", "Limits"]
@@ -19,9 +22,24 @@ class Limits:
         self._running: dict[Limit, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def within(self, seconds: float) -> Limit:
-        """For the length of a ``with``: the task that enters it is cut after ``seconds``."""
-        return Limit(self, seconds)
+    def within(self, seconds: float, left: Callable[[], float | None] | None = None) -> Limit:
+        """For the length of a ``with``: the task that enters it is cut after ``seconds``.
+
+        Args:
+            left: seconds left to a budget, at whose end it is cut too; None from it is no such end.
+        """
+        return Limit(self, seconds, left)
+
+    def look_again(self) -> None:
+        """Budgets of seconds were changed: those who are within one end with it."""
+        if not self._running:
+            return
+        loop = asyncio.get_running_loop()
+        for limit in self._running:
+            limit.reckon(loop.time())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look(loop)
 
     def begin(self, limit: Limit, loop: asyncio.AbstractEventLoop) -> None:
         """``limit`` is running: look at it when it is due, or earlier."""
@@ -58,12 +76,18 @@ class Limit:
         passed: the task was cut.
     """
 
-    __slots__ = ("_cancelling", "_limits", "_seconds", "_task", "due", "passed")
+    __slots__ = ("_cancelling", "_latest", "_left", "_limits", "_seconds", "_task", "due", "passed")
 
-    def __init__(self, limits: Limits, seconds: float) -> None:
+    def __init__(self, limits: Limits, seconds: float, left: Callable[[], float | None] | None) -> None:
         self._limits = limits
         self._seconds = seconds
+        self._left = left
         self.passed = False
+
+    def reckon(self, now: float) -> None:
+        """Set :attr:`due` by what is left of the budget now."""
+        left = None if self._left is None else self._left()
+        self.due = self._latest if left is None else min(self._latest, now + max(0.0, left))
 
     def cut(self) -> None:
         """End it now. Called by anybody in the loop but the task itself."""
@@ -77,7 +101,9 @@ class Limit:
         loop = task.get_loop()
         self._task = task
         self._cancelling = task.cancelling()
-        self.due = loop.time() + self._seconds
+        now = loop.time()
+        self._latest = now + self._seconds
+        self.reckon(now)
         self._limits.begin(self, loop)
         return self
 

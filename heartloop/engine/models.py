@@ -27,6 +27,9 @@ DEFAULT_CONCURRENCY = 256
 WAVE_CONCURRENCY = 10_000
 """What stands for the concurrency of a backend that takes waves: how many problems are in work goes by it."""
 
+FAMILIES = ("azure", "batch", "dspy", "local", "vllm", "vllm-batch", "vllm-offline")
+"""What goes before the slash of a model's name and says how it is asked, wherever it is served."""
+
 BATCHES = ("batch", "vllm-batch", "vllm-offline")
 """Families of backends that take calls by the batch, whether ``batch`` is set or not."""
 
@@ -49,7 +52,8 @@ class Model:
         attempt_timeout: seconds one try may take.
         hedge: send stragglers a second time (see :mod:`heartloop.engine.hedge`): True, or a policy.
         price: dollars per million tokens; None looks into ``prices``, then into HeartLoop's own table.
-        prices: a TOML file with prices of your own, in the form of ``heartloop/engine/prices.toml``.
+        prices: a TOML file with prices of your own, in the form of ``heartloop/engine/prices.toml``. Names in
+            it may be written in full (``"azure/fast"``) or without the family (``"fast"``).
         budget: this model's own limits, beside the run's.
         context_tokens: the model's context length where the backend does not know it.
         batch: ask by the batch, at the batch price: OpenAI's Batch API for ``"NAME"`` and ``"openai/NAME"``
@@ -144,8 +148,10 @@ class Model:
     def _list_price(self) -> Price | None:
         if self.price is not None:
             return self.price
-        if self.prices is not None and (price := load_prices(self.prices).get(self.name)) is not None:
-            return price
+        if self.prices is not None:
+            table = load_prices(self.prices)
+            if (own := next((table[known] for known in self._names() if known in table), None)) is not None:
+                return own
         family, slash, name = self.name.partition("/")
         if self.backend is not None or self.base_url is not None:
             return None
@@ -154,6 +160,13 @@ class Model:
                 return None
             return default_prices().get(name) if family in ("openai", "batch") else None
         return None if os.environ.get("OPENAI_BASE_URL") else default_prices().get(self.name)
+
+    def _names(self) -> tuple[str, ...]:
+        """What a table may call it: the name in full, and the name that its family sends."""
+        family, slash, name = self.name.partition("/")
+        # At a server of one's own "openai/NAME" is a name like any other, and is sent whole.
+        known = family in FAMILIES or (family == "openai" and self.base_url is None)
+        return (self.name, name) if slash and known else (self.name,)
 
     def lane(self, name: str, *, ledger: Ledger, scheduler: Scheduler, money: bool) -> Lane:
         """A lane to this model.
@@ -164,7 +177,8 @@ class Model:
         price = self.known_price()
         if price is None and (money or self.budget.usd is not None):
             raise UsageError(
-                f"a budget in dollars needs the price of every model, and that of {name!r} is unknown: "
+                "a budget in dollars needs the price of every model, and that of "
+                f"{self.name or getattr(self.backend, 'name', name)!r} is unknown: "
                 "give its price per million prompt and completion tokens, or limit tokens instead"
             )
         if self.concurrency is not None and self.concurrency < 1:

@@ -14,19 +14,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from heartloop.confidence import summed_up
 from heartloop.engine.dispatch import Lane
 from heartloop.engine.hedge import Flight, Hedger, Overtaken
-from heartloop.engine.ledger import Account, Reservation, Settlement
+from heartloop.engine.ledger import Account, Reservation, Settlement, exhausted
 from heartloop.engine.outcomes import answered, settlement, spent
 from heartloop.engine.wave_call import Member
 from heartloop.engine.waves import Waves
 from heartloop.errors import (
     BackendError,
-    BudgetExhausted,
     CallTimeout,
     ConnectionFailed,
     HeartLoopError,
@@ -219,23 +219,18 @@ class Tries:
 
     async def _send(self, reservation: Reservation, flight: Flight | None) -> Completion:
         limit = self.lane.attempt_timeout
-        deadline = reservation.seconds_left
-        if deadline is not None and deadline < limit:
-            limit = max(0.0, deadline)
         start = time.perf_counter()
         try:
-            with self.lane.limits.within(limit) as cut:
+            with self.lane.limits.within(limit, reservation.seconds_left) as cut:
                 if flight is not None:
                     flight.cut = cut
                 completion = await self.lane.backend.complete(self.call.request)
         except TimeoutError:
             if flight is not None and flight.overtaken:
                 raise Overtaken from None
-            # Asked again: the budget may have been raised meanwhile.
-            if (left := reservation.seconds_left) is not None and left <= 0.001:
-                raise BudgetExhausted(
-                    "the budget of seconds passed while a call was in flight", limit="seconds"
-                ) from None
+            account = reservation.first_to_pass
+            if account is not None and (account.seconds_left or 0.0) <= 0.001:
+                raise exhausted(account, "seconds", reservation.cost) from None
             raise CallTimeout(f"no answer from {self.lane.backend.name!r} within {limit:g} s") from None
         finally:
             if flight is not None:
@@ -284,8 +279,13 @@ class Tries:
     async def sleep(self, seconds: float) -> None:
         """Sleep before the next try, but not beyond the end of a budget of seconds: it says so then."""
         accounts = (self.gateway.ledger.run, *self.lane.accounts, *self.call.accounts)
-        left = [passing for account in accounts if (passing := account.seconds_left) is not None]
-        await asyncio.sleep(min([seconds, *(max(0.0, passing) + 0.001 for passing in left)]))
+
+        def left() -> float | None:
+            passing = [seconds for account in accounts if (seconds := account.seconds_left) is not None]
+            return min(passing) + 0.001 if passing else None
+
+        with suppress(TimeoutError), self.lane.limits.within(seconds, left):
+            await asyncio.get_running_loop().create_future()
 
     def drop_held(self) -> None:
         """Release what a retry that will not come was keeping."""

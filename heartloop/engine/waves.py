@@ -163,7 +163,7 @@ class Waves:
             with blocked():
                 while not answer.done() or answer.result() is None:
                     answer = member.answer
-                    left = member.reservation.seconds_left
+                    left = member.reservation.seconds_left()
                     if left is not None and left <= 0:
                         raise self._out_of_time(member.reservation)
                     await asyncio.wait([answer], timeout=None if left is None else left + 0.001)

@@ -240,8 +240,8 @@ class RunConfig:
             if model.model().known_price() is None and any(usd is not None for usd in limited):
                 raise UsageError(
                     f"a budget in dollars needs a price, and that of {model.name!r} is unknown: give dollars "
-                    "per million prompt and completion tokens (--price PROMPT COMPLETION, or a table with "
-                    "--prices FILE), or limit tokens"
+                    "per million prompt and completion tokens (--price PROMPT COMPLETION for --model, "
+                    "a table with --prices FILE for any), or limit tokens"
                 )
             model.model().make_backend()
 

@@ -145,6 +145,16 @@ def test_a_roles_model_has_the_main_models_settings_where_it_names_none() -> Non
     )
 
 
+def test_a_price_is_one_models() -> None:
+    file = run_file(
+        benchmark="gsm8k",
+        model={"name": "m", "price": [1.0, 2.0]},
+        models={"judge": {"name": "m"}, "grader": {"name": "j"}},
+    )
+    assert file.models["judge"].price == [1.0, 2.0]
+    assert file.models["grader"].price is None
+
+
 def test_flags_lie_over_the_file() -> None:
     below = {"seeds": [0, 1], "model": {"name": "m", "max_tokens": 9}}
     assert layered(below, {"seeds": [2], "model": {"max_tokens": 8}}) == {

@@ -38,6 +38,7 @@ def server() -> Iterator[FaultServer]:
         (["--judge", "majority", "--score-after"], "--score-after goes with an oracle"),
         (["--budget-usd", "1"], "needs a price"),
         (["--budget-usd", "-1", "--price", "1", "1"], "usd must be positive"),
+        (["--budget-usd", "1", "--price", "1", "1", "--judge-model", "other"], "that of 'other' is unknown"),
         (["--budget-seconds", "-5"], "seconds must be positive"),
         (["--budget-tokens", "0"], "--budget-tokens"),
         (["--price", "-1", "1"], "0 or more dollars"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import tomllib
 from importlib import resources
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heartloop import Budget, HeartLoop
 from heartloop.backends.scripted import ScriptedBackend
 from heartloop.engine.models import Model
 from heartloop.engine.prices import Price, default_prices, load_prices
@@ -71,6 +73,36 @@ def test_the_users_prices_go_first(tmp_path: Path) -> None:
     assert Model("house", base_url="http://127.0.0.1:1/v1", prices=table).known_price() == Price(1, 2.5)
     assert Model("gpt-4o-mini", prices=table, price=Price(3, 4)).known_price() == Price(3, 4)
     assert Model("openai/gpt-4o", prices=table).known_price() == default_prices()["gpt-4o"]
+
+
+def test_the_users_prices_are_found_by_the_models_own_name_however_it_is_asked(tmp_path: Path) -> None:
+    table = tmp_path / "mine.toml"
+    table.write_text(
+        '[[price]]\nmodels = ["gpt-4o-mini", "org/house"]\nprompt = 1\ncompletion = 2\nbatch = 0.1\n'
+    )
+    mine = Price(1, 2, batch=0.1)
+    assert Model("openai/gpt-4o-mini", prices=table).known_price() == mine
+    assert Model("batch/gpt-4o-mini", prices=table).known_price() == mine.for_batch()
+    assert Model("openai/gpt-4o-mini", batch=True, prices=table).known_price() == mine.for_batch()
+    own = "http://127.0.0.1:1/v1"
+    assert Model("vllm/org/house", base_url=own, prices=table).known_price() == mine
+    assert Model("azure/gpt-4o-mini", base_url=own, prices=table).known_price() == mine
+    # Somewhere else that name is another model's.
+    assert Model("openai/gpt-4o-mini", base_url=own, prices=table).known_price() is None
+    table.write_text(
+        '[[price]]\nmodels = ["azure/fast"]\nprompt = 3\ncompletion = 4\n'
+        '[[price]]\nmodels = ["fast"]\nprompt = 1\ncompletion = 2\n'
+    )
+    assert Model("azure/fast", base_url=own, prices=table).known_price() == Price(3, 4)
+
+
+def test_who_has_no_price_is_named_as_the_user_knows_it() -> None:
+    async def scene() -> None:
+        async with HeartLoop("openai/gpt-unheard-of", budget=Budget(usd=1)) as held:
+            await held.solve("What is 1 + 1?")
+
+    with pytest.raises(UsageError, match=r"that of 'openai/gpt-unheard-of' is unknown"):
+        asyncio.run(scene())
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,17 @@ def test_a_budget_is_never_overrun_and_every_problem_has_its_best_attempt(
     assert resumed.json["tokens"]["confirmed"] == spent(server)["tokens"]
 
 
+def test_a_run_is_gone_on_with_from_another_folder(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prices.toml").write_text('[[price]]\nmodels = ["test-model"]\nprompt = 2\ncompletion = 2\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(server, tmp_path, "--budget-usd", "0.004", "--prices", "prices.toml").code == 3
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert heartloop("resume", "../run", "--budget-usd", "10").code == 0
+
+
 def test_seconds(tmp_path: Path) -> None:
     with FaultServer(delay_ms=(100, 100)) as slow:
         done = run(slow, tmp_path, "--budget-seconds", "0.45")

@@ -140,3 +140,25 @@ def test_on_a_screen(tmp_path: Path) -> None:
     assert "2 problems: at most 4 calls" in done.out
     assert "Nothing was sent." in done.out
     assert heartloop("run", "--data", tmp_path / "missing", *call).code == 2
+
+
+def test_the_price_given_is_the_models_and_no_other_ones(tmp_path: Path) -> None:
+    data = sums(tmp_path / "data.jsonl", 1)
+    table = tmp_path / "prices.toml"
+    table.write_text('[[price]]\nmodels = ["other"]\nprompt = 100\ncompletion = 300\n')
+    call = ["--model", "test-model", "--base-url", "http://127.0.0.1:9/v1", "--judge", "pairwise"]
+    call += ["--max-rounds", "2", "--price", "1", "3", "--dry-run", "--json"]
+
+    def most_usd(*more: str | Path) -> float | None:
+        done = heartloop("run", "--data", data, "--out", tmp_path / "run", *call, *more)
+        assert done.code == 0
+        usd: float | None = done.json["most_usd"]
+        return usd
+
+    alone = most_usd()
+    assert alone is not None
+    assert most_usd("--judge-model", "test-model") == alone
+    assert most_usd("--judge-model", "other") is None
+    dearer = most_usd("--judge-model", "other", "--prices", table)
+    assert dearer is not None
+    assert dearer > 10 * alone
