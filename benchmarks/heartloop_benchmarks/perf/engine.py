@@ -3,10 +3,10 @@
 ``python -m heartloop_benchmarks.perf.engine [--calls 5000] [--repeats 3] [--server "COMMAND"]``
 
 Each client runs in a process of its own against one server, in turn, ``--repeats`` times. CPU figures are the
-least of these (what else runs on shared cores only adds to them), rates are medians. What the engine adds is a
-difference of two such figures over a third, and shared cores change their pace from one minute to the next: it is
-taken within each turn, where the three stand seconds apart, and its median and quartiles over the turns are given.
-The server is the small one beside this file, or any command that prints ``READY <port>``.
+least of these (what else runs on shared cores only adds to them), rates are medians. What the engine adds is
+a difference of two such figures over a third, and shared cores change their pace from one minute to the next:
+it is taken within each turn, where the three stand seconds apart, and its median and quartiles over the turns
+are given. The server is the small one beside this file, or any command that prints ``READY <port>``.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def _print(figures: Figures, connections: int) -> None:
             least = (cpu_of(f"engine-{backend}") - cpu_of(backend)) / cpu_of(reference)
             low, middle, high = quantiles(added, n=4, method="inclusive") if len(added) > 1 else added * 3
             print(
-                f"the engine adds {middle:.2f} times {reference} to bare {backend}: median of {len(added)} turns, "
-                f"quartiles {low:.2f} and {high:.2f}; {least:.2f} by the least of each"
+                f"the engine adds {middle:.2f} times {reference} to bare {backend}: median of {len(added)} "
+                f"turns, quartiles {low:.2f} and {high:.2f}; {least:.2f} by the least of each"
             )
 
 

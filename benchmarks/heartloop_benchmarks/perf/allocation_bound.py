@@ -1,14 +1,14 @@
-"""The fewest tokens that any policy can need without an oracle, for the accuracy that uniform allocation has.
+"""The fewest tokens that any policy can need for the accuracy that uniform allocation has.
 
-Whoever allocates votes without verdicts sees which answers of a problem agree, and what they cost. The best
-that can be done with that is worked out here: a policy that knows the population's law (which a real one has
-to learn), knows what each problem's calls cost before the first of them, and after every vote decides by
-Bayes' rule whether this problem gets another. With many problems that is one optimal stopping problem for
-each price of a token, solved backwards over all vote counts (dynamic programming; the price is the Lagrange
-multiplier of the budget). No policy without an oracle does better on a large population, so a bar below these
-ratios can't be met.
+Whoever allocates attempts sees, with an oracle, which problems are right already and how the wrong answers of
+the others agree; without one, how all answers agree. The best that can be done with that is worked out here:
+a policy that knows the population's law (which a real one has to learn), knows what each problem's calls cost
+before the first of them, and after every attempt decides by Bayes' rule whether this problem gets another.
+With many problems that is one optimal stopping problem for each price of a token, solved backwards over all
+that can have been seen (dynamic programming; the price is the Lagrange multiplier of the budget). No policy
+does better on a large population, so a bar below these ratios can't be met.
 
-    python -m heartloop_benchmarks.perf.vote_bound [--rounds 8] [--json]
+    python -m heartloop_benchmarks.perf.allocation_bound [--rounds 8] [--votes] [--json]
 
 Needs the extra [report]. The populations are those of :mod:`heartloop_benchmarks.perf.schedulers`, whose
 trend is steady; chances and costs are cut into quantiles, which moves a ratio by less than 0.01.
@@ -20,7 +20,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -34,7 +34,13 @@ __all__ = ["SHARES", "Bound", "bounds"]
 SHARES = (0.5, 0.75, 1.0)
 
 Votes: TypeAlias = tuple[int, ...]
-"""How often each answer was given, in the order in which answers first came."""
+"""How often each answer was given, in the order in which answers first came; with an oracle, of those that
+it rejected."""
+
+_SOLVED: Votes = (sys.maxsize,)
+"""With an oracle: an attempt was right."""
+
+_Seen: TypeAlias = "Callable[[Votes, Any, Any, Any, Any], _Step]"
 
 _CHANCES = 60
 _COSTS = 9
@@ -55,7 +61,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What is known after some votes: the chance that the leader is right, and what may come next."""
+    """What is known after some votes: the chance that the answer is right, and what may come next."""
 
     right: float
     following: tuple[tuple[Votes, float], ...]
@@ -70,14 +76,17 @@ class _Level:
     steps: dict[Votes, _Step]
 
 
-def bounds(population: Population, *, rounds: int = 8, shares: Sequence[float] = SHARES) -> list[Bound]:
+def bounds(
+    population: Population, *, rounds: int = 8, shares: Sequence[float] = SHARES, oracle: bool = True
+) -> list[Bound]:
     """The bound for each of ``shares``.
 
     Args:
         population: of groups whose chances don't change from round to round.
-        rounds: votes of a problem, at most (uniform gives each so many at the end).
+        rounds: attempts of a problem, at most (uniform gives each so many at the end).
+        oracle: attempts are judged; otherwise the answer with the most votes is the problem's.
     """
-    levels = _levels(population, rounds)
+    levels = _levels(population, rounds, _judged if oracle else _voted)
     accuracy, tokens = _uniform(levels, rounds)
     frontier = _frontier(levels, rounds)
     found = []
@@ -89,7 +98,7 @@ def bounds(population: Population, *, rounds: int = 8, shares: Sequence[float] =
     return found
 
 
-def _levels(population: Population, rounds: int) -> list[_Level]:
+def _levels(population: Population, rounds: int, step: _Seen) -> list[_Level]:
     """Problems by cost; within a level the law is the posterior of the groups given the cost."""
     total = sum(group.share for group in population.groups)
     kinds: list[tuple[float, float]] = []
@@ -110,7 +119,7 @@ def _levels(population: Population, rounds: int) -> list[_Level]:
         quantiles = norm.ppf((np.arange(_COSTS) + 0.5) / _COSTS)
         factors = np.exp(spread * quantiles)
         factors *= math.exp(spread**2 / 2) / factors.mean()
-        steps = _steps(kinds, law, rounds)
+        steps = _steps(kinds, law, rounds, step)
         median = population.groups[0].cost
         return [_Level(1 / _COSTS, median * float(f) * _WITHIN, steps) for f in factors]
     logs = [math.log(group.cost) for group in population.groups]
@@ -120,12 +129,15 @@ def _levels(population: Population, rounds: int) -> list[_Level]:
         density = np.exp(-0.5 * ((place - np.array(logs)) / spreads) ** 2) / spreads
         weighed = law * density[of]
         mass = float(weighed.sum())
-        levels.append(_Level(mass, math.exp(place) * _WITHIN, _steps(kinds, weighed / mass, rounds)))
+        steps = _steps(kinds, weighed / mass, rounds, step)
+        levels.append(_Level(mass, math.exp(place) * _WITHIN, steps))
     mass = sum(level.share for level in levels)
     return [_Level(level.share / mass, level.cost, level.steps) for level in levels]
 
 
-def _steps(kinds: Sequence[tuple[float, float]], law: Any, rounds: int) -> dict[Votes, _Step]:
+def _steps(
+    kinds: Sequence[tuple[float, float]], law: Any, rounds: int, step_after: _Seen
+) -> dict[Votes, _Step]:
     chance = np.array([p for p, _ in kinds])
     favourite = np.array([m for _, m in kinds])
     right, mistake, other = chance, (1 - chance) * favourite, (1 - chance) * (1 - favourite)
@@ -134,14 +146,31 @@ def _steps(kinds: Sequence[tuple[float, float]], law: Any, rounds: int) -> dict[
     for made in range(rounds + 1):
         following: set[Votes] = set()
         for votes in states:
-            step = steps[votes] = _step(votes, law, right, mistake, other)
+            step = steps[votes] = step_after(votes, law, right, mistake, other)
             if made < rounds:
                 following.update(after for after, _ in step.following)
         states = following
     return steps
 
 
-def _step(votes: Votes, law: Any, right: Any, mistake: Any, other: Any) -> _Step:
+def _judged(votes: Votes, law: Any, right: Any, mistake: Any, other: Any) -> _Step:
+    """With an oracle, over all ways in which rejected answers may be the favourite mistake, and others."""
+    if votes == _SOLVED:
+        return _Step(1.0, ((_SOLVED, 1.0),))
+    total = 0.0
+    chances: dict[Votes, float] = {}
+    for m in [None, *range(len(votes))]:
+        if any(n > 1 and i != m for i, n in enumerate(votes)):
+            continue  # other wrong answers never repeat
+        singles = sum(i != m for i in range(len(votes)))
+        weight = law * other**singles * mistake ** (0 if m is None else votes[m])
+        total += float(weight.sum())
+        for chance, after in ((right, _SOLVED), (mistake, _given(votes, m)), (other, _given(votes, None))):
+            chances[after] = chances.get(after, 0.0) + float((weight * chance).sum())
+    return _Step(0.0, tuple((after, p / total) for after, p in chances.items() if p))
+
+
+def _voted(votes: Votes, law: Any, right: Any, mistake: Any, other: Any) -> _Step:
     """Over all ways in which the answers seen may be the right one, the favourite mistake, and others."""
     places: list[int | None] = [None, *range(len(votes))]
     leader = None if not votes else max(range(len(votes)), key=lambda i: (votes[i], -i))
@@ -220,14 +249,15 @@ def _best(level: _Level, price: float, rounds: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The fewest tokens that any policy needs without an oracle.")
+    parser = argparse.ArgumentParser(description="The fewest tokens that any policy needs.")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--votes", action="store_true", help="without an oracle")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     rows: list[Bound] = []
     for population in POPULATIONS.values():
         if population.kind == "heterogeneous":
-            found = bounds(population, rounds=asked.rounds)
+            found = bounds(population, rounds=asked.rounds, oracle=not asked.votes)
             rows += found
             if not asked.json:
                 cells = "  ".join(f"{row.share:g}: {row.accuracy:.3f} {row.ratio:.2f}" for row in found)
