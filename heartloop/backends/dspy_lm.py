@@ -24,7 +24,14 @@ from heartloop.backends.address import usable_key
 from heartloop.backends.base import bytes_bound
 from heartloop.backends.dspy_errors import from_lm
 from heartloop.backends.secrets import Redactor
-from heartloop.backends.wire import clean, finish_reason_of, request_body, usage_of
+from heartloop.backends.wire import (
+    clean,
+    credible,
+    finish_reason_of,
+    refuse_broken_off,
+    request_body,
+    usage_of,
+)
 from heartloop.errors import (
     BackendError,
     BadRequest,
@@ -60,6 +67,10 @@ _NOT_SAMPLING = frozenset(
     )
 )
 """Among an LM's keyword arguments: the client's, the cache's, and what HeartLoop says for each request."""
+
+
+_ANSWERS = frozenset(("output", "content", "candidates", "message", "generation", "text", "response"))
+"""Where formats other than chat completions have their answer: OpenAI's responses, Anthropic, Gemini, ..."""
 
 
 class DspyBackend:
@@ -207,23 +218,38 @@ class DspyBackend:
             if part.type in parts:
                 parts[part.type].append(str(part.text))
         text, refusal = "".join(parts["text"]), "".join(parts["refusal"])
-        raw = response.provider_data
-        if not (text or refusal) and isinstance(raw, Mapping) and "choices" in raw:
-            choices = raw["choices"]
-            if not (isinstance(choices, list) and choices and isinstance(choices[0].get("message"), dict)):
-                raise BadResponse(f"{self._where}: the answer has no choices")
+        thinking = "".join(parts["thinking"])
+        choice = self._choice(response.provider_data, said=bool(text or refusal))
+        refuse_broken_off(choice)  # lm15 takes any word it does not know for "stop"
         for adapted in getattr(response, "adaptations", ()):
             self._note(f"{adapted.field} {adapted.action}: {adapted.reason}")
-        finish_reason: FinishReason = "refusal" if refusal else finish_reason_of(response.finish_reason)
+        ended = choice.get("finish_reason") or response.finish_reason
+        finish_reason: FinishReason = "refusal" if refusal else finish_reason_of(ended)
         return Completion(
             text=clean(text or refusal),
             finish_reason=finish_reason,
-            usage=usage,
+            usage=credible(usage, text or refusal or thinking),
             model=clean(response.model),
-            reasoning=clean("".join(parts["thinking"])),
+            reasoning=clean(thinking),
             logprobs=_logprobs(response.logprobs),
             seconds=seconds,
         )
+
+    def _choice(self, raw: Any, *, said: bool) -> Mapping[str, Any]:
+        """The first choice of an answer in OpenAI's format, {} for other formats.
+
+        Raises:
+            BadResponse: nothing was ``said``, and the answer is none: an error that came as a success, ...
+        """
+        if not isinstance(raw, Mapping):
+            return {}
+        choices = raw.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping):
+            return choice
+        if not said and ("choices" in raw or not _ANSWERS & raw.keys()):
+            raise BadResponse(f"{self._where}: the answer has no choices")
+        return {}
 
     def _note(self, what: str) -> None:
         """Say once what DSPy sent otherwise than asked."""

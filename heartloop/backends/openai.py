@@ -126,7 +126,7 @@ class OpenAIBackend(ServerBackend):
             sent = self._adapted(body)
             status, headers, content = await self._send(client, sent)
             self.rate_limits = rate_limits(headers)
-            if status < 400:
+            if status < 300:
                 error = error_in_success(content)
                 if error is None:
                     return content
@@ -208,7 +208,7 @@ class OpenAIBackend(ServerBackend):
         # openai 3 moved from httpx to httpx2, and cast_to wants the response class of the one in use.
         httpx = importlib.import_module("httpx2" if int(openai.VERSION.partition(".")[0]) >= 3 else "httpx")
         self._response_type = httpx.Response
-        self._options = self._call_options(openai)
+        self._options = {"follow_redirects": False, **self._call_options(openai)}
         # The call as a whole is timed in complete(); 0 is aiohttp's word for no limit of connections.
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         limits = httpx.Limits(max_connections=0, keepalive_expiry=IDLE_SECONDS)

@@ -72,6 +72,8 @@ class ErrorBody:
     __slots__ = ("code", "inner", "message", "param", "type")
 
     def __init__(self, data: Any) -> None:
+        if isinstance(data, list) and len(data) == 1:  # Gemini's compatible endpoint
+            data = data[0]
         error = data.get("error", data) if isinstance(data, dict) else None
         if isinstance(error, str):  # {"error": "text"}, as Ollama and some proxies write it
             error = {"message": error}
@@ -104,7 +106,12 @@ class ErrorBody:
 def from_status(
     status: int, headers: Mapping[str, str], body: ErrorBody, *, where: str, redact: Callable[[str], str]
 ) -> BackendError:
-    """The error for an answer of ``status``. ``where`` names server and model in messages."""
+    """The error for an answer of ``status``, 300 or more. ``where`` names server and model in messages."""
+    if status < 400:
+        # Not followed: it would take the prompt, and Azure's key, to a server that nobody named.
+        return BadRequest(
+            f"{where} answered {status}, a redirect: give the base_url behind it", status=status
+        )
     # Shortened last: a key that is cut in two would not be recognised.
     said = shorten(redact(body.message[:4000]))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
@@ -205,7 +212,7 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     if left["requests"] is None and left["tokens"] is None:
         return None
     numbers = {
-        kind: int(text) if text is not None and text.isascii() and text.isdecimal() else None
+        kind: int(text) if text and len(text) < 16 and text.isascii() and text.isdecimal() else None
         for kind, text in left.items()
     }
     resets = {kind: _duration(headers.get(f"x-ratelimit-reset-{kind}", "")) for kind in left}

@@ -82,7 +82,7 @@ class ScoringBackend(VllmBackend):
         try:
             async with asyncio.timeout(self._timeout):
                 status, headers, answer = await self._send(session.post, self._endpoint(), content)
-            if status == 200:
+            if status < 300:
                 data = decode(answer)
                 score = self._score(data)
                 usage = usage_of(_with_completion(data.get("usage"))) if isinstance(data, dict) else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from heartloop.backends.wire import completion_of, decode, logprobs_of
+from heartloop.backends.wire import completion_of, decode, logprobs_of, refuse_broken_off
 from heartloop.confidence import ConfidenceWatch
 from heartloop.errors import BadResponse, ConnectionLost
 from heartloop.types import Completion, TokenLogprob
@@ -42,12 +43,14 @@ class StreamedAnswer:
         self._watch = watch
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
         self._rows: list[TokenLogprob] = []
         self._finish: Any = None
         self._usage: Any = None
         self._model: Any = None
         self._done = False
-        self._begun = b""
+        self._answered = False
+        self._fed = self._begun = b""
 
     def feed(self, content: bytes) -> bool:
         """Take what has come; True when there is nothing more to read.
@@ -55,6 +58,9 @@ class StreamedAnswer:
         Raises:
             BadResponse: it is no piece of an answer.
         """
+        if not self._fed:
+            self._fed = content[:3]
+            content = content.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
         *lines, self._begun = (self._begun + content).split(b"\n")
         if len(self._begun) > _LONGEST_LINE:
             raise BadResponse("a line of the streamed answer has no end")
@@ -90,11 +96,14 @@ class StreamedAnswer:
         for parts, names in (
             (self._text, ("content",)),
             (self._reasoning, ("reasoning_content", "reasoning")),
+            (self._refusal, ("refusal",)),
         ):
             value = next((delta[name] for name in names if delta.get(name)), "")
             if not isinstance(value, str):
                 raise BadResponse("a piece of the streamed answer is not text")
             parts.append(value)
+        self._answered = True
+        refuse_broken_off(choice)
         self._finish = choice.get("finish_reason") or self._finish
         for row in logprobs_of(choice.get("logprobs")) or ():
             self._rows.append(row)
@@ -104,12 +113,24 @@ class StreamedAnswer:
         """The whole answer, or what there is of one that was left; asked for at ``start``.
 
         Raises:
+            BadResponse: it is no streamed answer, or one without choices.
             ConnectionLost: the stream ended before the answer did.
         """
+        if not (self._done or self.cut):
+            with suppress(BadResponse):  # half a line is no whole answer
+                self._take(self._begun.strip())
         if not (self._done or self.cut or self._finish):
+            if self._fed and not self._answered:
+                raise BadResponse("the answer is no stream of events")
             raise ConnectionLost("the streamed answer broke off")
+        if not self._answered:
+            raise BadResponse("the streamed answer has no choices")
         seconds = time.perf_counter() - start
-        message = {"content": "".join(self._text), "reasoning": "".join(self._reasoning)}
+        message = {
+            "content": "".join(self._text),
+            "reasoning": "".join(self._reasoning),
+            "refusal": "".join(self._refusal),
+        }
         whole = completion_of(
             {
                 "choices": [{"message": message, "finish_reason": self._finish}],

@@ -1,7 +1,7 @@
 """vLLM's server on a path that costs little: aiohttp and orjson, and nothing in between.
 
 What vLLM has beyond OpenAI's format goes in through ``Sampling.extra`` (``priority``,
-``prompt_logprobs``, ``top_k``, ``min_p``, ``repetition_penalty``, ``structured_outputs``,
+``prompt_logprobs``, ``top_k``, ``min_p``, ``repetition_penalty``, ``structured_outputs`` or ``guided_json``,
 ``chat_template_kwargs``, ...: docs.vllm.ai/en/latest/serving/openai_compatible_server.html) and comes back
 where there is a place for it. A request that the client leaves is aborted at the server, since leaving
 closes its connection.
@@ -25,6 +25,8 @@ from urllib.request import getproxies, proxy_bypass
 import orjson
 
 from heartloop.backends.address import Address, usable_key
+from heartloop.backends.body import content_of
+from heartloop.backends.guided import under_both_names
 from heartloop.backends.openai_errors import ErrorBody, from_connection, from_status
 from heartloop.backends.server import IDLE_SECONDS, ServerBackend
 from heartloop.backends.stream import STREAMED, StreamedAnswer
@@ -136,7 +138,7 @@ class VllmBackend(ServerBackend):
             await self._connected()  # says what is wrong
         if self._watched:
             self._look_again()
-        body = request_body(request)
+        body = under_both_names(request_body(request))
         start = time.perf_counter()
         failure: BackendError
         try:
@@ -147,17 +149,7 @@ class VllmBackend(ServerBackend):
                         session, body, ConfidenceWatch(request.sampling.cut), start
                     )
                 status, headers, answer = await self._send(session.post, self._chat, content)
-            if status == 200:
-                error = error_in_success(answer)
-                if error is None:
-                    data = decode(answer)
-                    completion = completion_of(data, seconds=time.perf_counter() - start)
-                    if "prompt_logprobs" in body:
-                        rows = prompt_logprobs_of(data.get("prompt_logprobs"))
-                        completion = replace(completion, prompt_logprobs=rows)
-                    return completion
-                status, answer = error
-            failure = self._error(status, headers, answer)
+            return self._read(status, headers, answer, body, start)
         except BackendError as error:
             failure = error
         except TimeoutError:
@@ -167,6 +159,22 @@ class VllmBackend(ServerBackend):
         # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
         raise failure
 
+    def _read(
+        self, status: int, headers: Headers, content: bytes, body: dict[str, Any], start: float
+    ) -> Completion:
+        """What an answer that is not streamed says. Raises BackendError where that is an error."""
+        if status < 300:
+            error = error_in_success(content)
+            if error is None:
+                data = decode(content)
+                completion = completion_of(data, seconds=time.perf_counter() - start)
+                if "prompt_logprobs" in body:
+                    rows = prompt_logprobs_of(data.get("prompt_logprobs"))
+                    completion = replace(completion, prompt_logprobs=rows)
+                return completion
+            status, content = error
+        raise self._error(status, headers, content)
+
     async def _send(
         self, method: Callable[..., Any], url: URL | str | None, content: bytes | None = None
     ) -> tuple[int, Headers, bytes]:
@@ -174,14 +182,10 @@ class VllmBackend(ServerBackend):
         failure: BackendError | None
         try:
             async with method(url, data=content, allow_redirects=False) as response:
-                answer = await response.read()
-                encoding = response.headers.get("Content-Encoding", "identity")
-                if encoding == "identity":
-                    return response.status, response.headers, answer
-                failure = BadResponse(
-                    f"{self._where} answered in the encoding {encoding[:20]!r}, which was not asked for",
-                    status=response.status,
-                )
+                content = await content_of(response, self._where)
+                return response.status, response.headers, content
+        except BackendError:
+            raise
         except Exception as error:
             failure = from_connection(error, where=self._where, redact=self._redact)
             if failure is None:
@@ -199,8 +203,13 @@ class VllmBackend(ServerBackend):
         failure: BackendError | None
         try:
             async with session.post(self._chat, data=asked, allow_redirects=False) as response:
-                if response.status != 200:
-                    failure = self._error(response.status, response.headers, await response.read())
+                encoded = "Content-Encoding" in response.headers
+                if response.status >= 300 or encoded or "json" in response.content_type:
+                    # An error; or one that does not stream, and can't be left in the middle.
+                    content = await content_of(response, self._where)
+                    if not (encoded and content.lstrip().startswith(b"data:")):
+                        return self._read(response.status, response.headers, content, body, start)
+                    answer.feed(content)
                 else:
                     clock = asyncio.get_running_loop().time
                     async with idle:
@@ -210,9 +219,9 @@ class VllmBackend(ServerBackend):
                             idle.reschedule(clock() + self._idle_timeout)
                     if answer.cut:
                         response.close()
-                    if answer.error is None:
-                        return answer.completion(start=start)
-                    failure = self._error(*answer.error)
+                if answer.error is None:
+                    return answer.completion(start=start)
+                failure = self._error(*answer.error)
         except BackendError:
             raise
         except Exception as error:
@@ -227,11 +236,6 @@ class VllmBackend(ServerBackend):
         raise failure
 
     def _error(self, status: int, headers: Headers, content: bytes) -> BackendError:
-        if status < 400:
-            return BadRequest(
-                f"{self._where} answered {status}, a redirect perhaps: give the base_url behind it",
-                status=status,
-            )
         return from_status(status, headers, ErrorBody.of(content), where=self._where, redact=self._redact)
 
     # --- what the server knows ---------------------------------------------------------------------------
@@ -328,7 +332,7 @@ class VllmBackend(ServerBackend):
         try:
             async with asyncio.timeout(min(_LOOK_SECONDS, self._timeout or _LOOK_SECONDS)):
                 status, headers, answer = await self._send(method, self._url(path), content)
-            if status == 200:
+            if status < 300:
                 return answer
             failure = self._error(status, headers, answer)
         except BackendError as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 from heartloop.backends.base import bytes_bound
 from heartloop.backends.batch_lines import line_of, outcome_in
+from heartloop.backends.guided import under_both_names
 from heartloop.backends.waves import Note, Outcome, WaveLine, WaveLook, complete_alone
 from heartloop.backends.wire import request_body
 from heartloop.errors import BackendUnreachable, BadResponse, UsageError
@@ -104,7 +105,7 @@ class VllmRunBatch:
     # --- a wave ---------------------------------------------------------------------------------------------
 
     def wave_line(self, id: str, request: Request) -> bytes:
-        return line_of(id, request_body(request))
+        return line_of(id, under_both_names(request_body(request)))
 
     async def submit(self, wave: str, lines: Sequence[WaveLine], note: Note) -> str:
         await asyncio.to_thread(self._write, wave, [line.line for line in lines])

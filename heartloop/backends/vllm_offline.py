@@ -16,6 +16,7 @@ from typing import Any
 
 from heartloop.backends.base import bytes_bound
 from heartloop.backends.batch_lines import line_of
+from heartloop.backends.guided import without_old_names
 from heartloop.backends.openai_errors import ErrorBody, from_status
 from heartloop.backends.waves import Note, Outcome, WaveLine, WaveLook, complete_alone
 from heartloop.backends.wire import LOWEST_LOGPROB, request_body
@@ -216,21 +217,27 @@ def _parameters(request: Request, extra: dict[str, Any]) -> Any:
     vllm = importlib.import_module("vllm")
     s = request.sampling
     request_body(request)  # refuses what is not the user's to set
-    given: dict[str, Any] = {"max_tokens": s.max_tokens, **extra}
+    given: dict[str, Any] = {"max_tokens": s.max_tokens, **without_old_names(extra)}
     for name in ("temperature", "top_p", "seed", "logprobs"):
         if getattr(s, name) is not None:
             given[name] = getattr(s, name)
     if s.stop:
         given["stop"] = list(s.stop)
-    if isinstance(given.get("structured_outputs"), dict):
-        kind = importlib.import_module("vllm.sampling_params").StructuredOutputsParams
-        given["structured_outputs"] = kind(**given["structured_outputs"])
+    if isinstance(structure := given.get("structured_outputs"), Mapping):
+        module = importlib.import_module("vllm.sampling_params")
+        if hasattr(module, "StructuredOutputsParams"):
+            given["structured_outputs"] = module.StructuredOutputsParams(**structure)
+        else:  # before 0.10.2
+            del given["structured_outputs"]
+            given["guided_decoding"] = module.GuidedDecodingParams(**structure)
     return vllm.SamplingParams(**given)
 
 
-def _completion(answer: Any, model: str) -> Completion:
+def _completion(answer: Any, model: str) -> Outcome:
     """The first output of a ``vllm.RequestOutput``."""
     output = answer.outputs[0]
+    if output.finish_reason in ("abort", "error"):
+        return BadResponse(f"vLLM (model {model!r}) broke off the answer")
     cached = getattr(answer, "num_cached_tokens", None) or 0
     prompt = len(answer.prompt_token_ids or ())
     return Completion(

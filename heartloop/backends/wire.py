@@ -19,11 +19,13 @@ from heartloop.types import Completion, FinishReason, Request, TokenLogprob, Usa
 __all__ = [
     "clean",
     "completion_of",
+    "credible",
     "decode",
     "error_in_success",
     "finish_reason_of",
     "logprobs_of",
     "prompt_logprobs_of",
+    "refuse_broken_off",
     "request_body",
     "usage_of",
 ]
@@ -46,6 +48,9 @@ _FINISH: Mapping[str, FinishReason] = {
     "end_turn": "stop",  # proxies in front of Anthropic
     "max_tokens": "length",
 }
+
+_BROKEN_OFF = frozenset(("error", "abort"))
+"""Words for an answer that the server did not finish: OpenRouter's (the choice has an ``error``), vLLM's."""
 
 
 # --- out ---------------------------------------------------------------------------------------------
@@ -109,6 +114,8 @@ def error_in_success(content: bytes) -> tuple[int, bytes] | None:
     if not error:
         return None
     code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdecimal():
+        code = int(code)
     if not isinstance(code, int) or not 400 <= code < 600:
         raise BadResponse("the answer is an error without a status")
     return code, content
@@ -118,7 +125,7 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
     """The completion in the body of a successful answer, its first choice.
 
     Raises:
-        BadResponse: no choices, or values of the wrong kind.
+        BadResponse: no choices, values of the wrong kind, or an answer that broke off at the server.
     """
     if not isinstance(data, dict):
         raise BadResponse(f"the answer is a JSON {_kind(data)}, not an object")
@@ -129,6 +136,7 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         raise BadResponse("the answer's first choice has no message")
+    refuse_broken_off(choice)
     text = _text(message.get("content"), "content")
     reasoning = ""
     # vLLM and DeepSeek say reasoning_content; OpenRouter and newer vLLM say reasoning.
@@ -144,16 +152,33 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
         finish_reason = "refusal"
         text = text or _text(refusal, "refusal")
     model = data.get("model")
+    # One answer was asked for. Where more came, nobody knows which of them the count is of.
+    usage = usage_of(data.get("usage")) if len(choices) == 1 else None
     return Completion(
         text=text,
         finish_reason=finish_reason,
-        # One answer was asked for. Where more came, nobody knows which of them the count is of.
-        usage=usage_of(data.get("usage")) if len(choices) == 1 else None,
+        usage=credible(usage, text or reasoning),
         model=clean(model) if isinstance(model, str) else "",
         reasoning=reasoning,
         logprobs=logprobs_of(choice.get("logprobs")),
         seconds=seconds,
     )
+
+
+def refuse_broken_off(choice: Mapping[str, Any]) -> None:
+    """Raise BadResponse for a choice that is the beginning of an answer, or none, since the server failed."""
+    if choice.get("error") or str(choice.get("finish_reason")) in _BROKEN_OFF:
+        raise BadResponse("the answer broke off at the server")
+
+
+def credible(usage: Usage | None, said: str) -> Usage | None:
+    """``usage``, or None where it can't be true of the answer ``said``.
+
+    No text comes of no tokens, and no call takes none at all: zeros are of servers that don't count.
+    """
+    if usage is None or (not usage.completion_tokens and (said or not usage.prompt_tokens)):
+        return None
+    return usage
 
 
 def usage_of(data: Any) -> Usage | None:
@@ -210,7 +235,7 @@ def _prompt_row(row: Mapping[str, Any]) -> TokenLogprob:
 
 def finish_reason_of(value: Any) -> FinishReason:
     """A server's word for why an answer ended, as ours; ``"other"`` where it is unknown."""
-    return _FINISH.get(value, "other") if isinstance(value, str) else "other"
+    return _FINISH.get(value.lower(), "other") if isinstance(value, str) else "other"
 
 
 def _text(value: Any, name: str) -> str:
@@ -238,6 +263,8 @@ def clean(text: str) -> str:
 
 
 def _count(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
         return None
     return value

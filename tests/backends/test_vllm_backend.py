@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartloop import errors
-from heartloop.backends import ReplicaSet, VllmBackend, make_backend
+from heartloop.backends import ReplicaSet, VllmBackend, body, make_backend
 from heartloop.backends.vllm_metrics import VllmMetrics
 from heartloop.engine.serial import completion_from_dict, completion_to_dict
 from heartloop.errors import BackendError, UsageError
@@ -128,6 +129,7 @@ def test_what_is_sent_and_what_comes_back() -> None:
         "top_logprobs": 2,
         **{name: value for name, value in extra.items() if name != "structured_outputs"},
         "structured_outputs": {"choice": ["four", "five"]},
+        "guided_choice": ["four", "five"],
     }
 
 
@@ -354,11 +356,53 @@ def test_nothing_listens() -> None:
     assert not raised.value.may_have_been_billed
 
 
-def test_compression_that_nobody_asked_for_is_refused() -> None:
-    bomb = gzip.compress(orjson.dumps(answer(padding="x" * 10_000_000)))
-    page = (200, {"content-encoding": "gzip"}, bomb)
-    with serving({"/v1/chat/completions": page}) as (url, _), pytest.raises(errors.BadResponse, match="gzip"):
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "Identity"])
+def test_compression_that_nobody_asked_for_is_read(encoding: str) -> None:
+    content = orjson.dumps(answer())
+    page = (200, {"content-encoding": encoding}, gzip.compress(content) if "gzip" in encoding else content)
+    with serving({"/v1/chat/completions": page}) as (url, _):
+        assert complete(url).text == "four"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_a_bomb_and_what_cannot_be_read_are_refused(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "LARGEST_INFLATED", 1_000_000)
+    bomb = gzip.compress(orjson.dumps(answer(padding="x" * 1_000_000)))
+    page = (200, {"content-encoding": encoding}, bomb)
+    with (
+        serving({"/v1/chat/completions": page}) as (url, _),
+        pytest.raises(errors.BadResponse, match=encoding),
+    ):
         complete(url)
+
+
+def test_an_answer_beyond_all_measure_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "LARGEST", 1_000_000)
+    page = answer(padding="x" * 1_100_000)
+    with (
+        serving({"/v1/chat/completions": page}) as (url, _),
+        pytest.raises(errors.BadResponse, match="more than"),
+    ):
+        complete(url)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"structured_outputs": {"choice": ["four", "five"], "whitespace_pattern": " "}},
+        {"guided_choice": ["four", "five"], "guided_whitespace_pattern": " "},
+    ],
+)
+def test_guided_decoding_goes_under_the_names_of_old_and_new_servers(extra: dict[str, Any]) -> None:
+    """Each kind ignores the other's names, and answers without the constraint."""
+    request = replace(ASK, sampling=replace(ASK.sampling, extra={**extra, "top_k": 3}))
+    with serving({"/v1/chat/completions": answer()}) as (url, pages):
+        complete(url, request)
+    sent = orjson.loads(pages.asked[0][3])
+    assert sent["structured_outputs"] == {"choice": ["four", "five"], "whitespace_pattern": " "}
+    assert sent["guided_choice"] == ["four", "five"]
+    assert sent["guided_whitespace_pattern"] == " "
+    assert "guided_json" not in sent
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:
