@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from heartloop.runs.config import ArmConfig, RunConfig
 from heartloop.runs.run import journal_in
 from heartloop.simulation.predict import Foreseen, Pilot, foresee, foreseen_worlds
 from heartloop.simulation.simulate import Sample
+from heartloop.strategies import strategy_from_name
 from heartloop.strategies.recorded import RECORDED
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Plan:
             budget or a failure cut short.
         problems: of the run that is foreseen.
         oracle: whether attempts are judged during the run. Otherwise accuracies are those of the answer
-            with the most votes.
+            with the most votes, or with ``last`` of a finished problem's last answer.
         full_tokens: what that run spends without a budget (median).
         rows: accuracies by scheduler and budget.
     """
@@ -54,6 +55,7 @@ class Plan:
     full_tokens: int
     draws: int
     rows: tuple[Foreseen, ...]
+    last: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -143,6 +145,7 @@ def plan(
                 seed=seed,
             )
         ),
+        last=pilot.last,
     )
 
 
@@ -164,15 +167,44 @@ def pilot_from(arm: ArmConfig, found: Iterable[tuple[Outcome, Sequence[Event]]])
     is), and as several otherwise. Calls beyond the attempts (a judge's, a synthesis) count with the last.
     """
     oracle = arm.judge == "oracle" and not arm.score_after
-    courses = []
+    courses, whole = [], []
     for outcome, events in found:
         course = _course(outcome, events, oracle=oracle)
         if course:
             courses.append(course)
-    rounds = arm.max_rounds if oracle else max((len(course) for course in courses), default=arm.max_rounds)
-    if oracle:
-        rounds = max([rounds, *(len(course) for course in courses)])
-    return Pilot(courses, oracle, rounds)
+            if outcome.status == "done":
+                whole.append((outcome, course))
+    longest = max((len(course) for course in courses), default=0)
+    if not oracle:
+        last = arm.score_after and _last_counts(whole)
+        return Pilot(courses, oracle, longest or arm.max_rounds, last)
+    # Some strategies make fewer rounds than they may (one attempt, or all in one round): whoever ended
+    # unsolved and was not cut short has made them all. Where nobody did, or a rule stops earlier, it is
+    # what they may.
+    unsolved = any(not course[-1].correct for _, course in whole)
+    if not unsolved or arm.stop is not None or arm.stable_rounds is not None:
+        longest = max(longest, _most_rounds(arm))
+    return Pilot(courses, oracle, longest)
+
+
+def _most_rounds(arm: ArmConfig) -> int:
+    """Rounds that the arm's strategy makes at most: one, where it knows no rounds."""
+    try:
+        strategy = strategy_from_name(arm.strategy, max_rounds=arm.max_rounds, width=arm.width)
+    except UsageError:  # a plug-in's that is not installed here
+        return arm.max_rounds
+    return int(getattr(strategy, "max_rounds", 1))
+
+
+def _last_counts(whole: Sequence[tuple[Outcome, Sequence[Sample]]]) -> bool:
+    """Whether the finished problems' answers were their last ones rather than those with the most votes."""
+    by_votes = by_last = 0
+    for outcome, course in whole:
+        votes = Counter(sample.answer for sample in course)
+        leader = max(course, key=lambda sample: votes[sample.answer])
+        by_votes += leader.correct == outcome.correct
+        by_last += course[-1].correct == outcome.correct
+    return by_last >= by_votes
 
 
 def _course(outcome: Outcome, events: Sequence[Event], *, oracle: bool) -> list[Sample]:
@@ -210,6 +242,10 @@ def _together(samples: Sequence[Sample]) -> Sample:
     return Sample(cost, right, answer, seconds=max(sample.seconds for sample in samples))
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _round(tokens: float) -> int:
     """Three significant digits."""
     return max(1, int(float(f"{tokens:.3g}")))
@@ -220,11 +256,15 @@ def plan_table(made: Plan) -> Table:
     from rich.table import Table
 
     names = list(dict.fromkeys(row.scheduler for row in made.rows))
-    what = "an oracle ends problems" if made.oracle else "the most votes win"
+    what = "the last answer counts" if made.last else "the most votes win"
+    if made.oracle:
+        what = "an oracle ends problems"
+    title = f"{_counted(made.problems, 'problem')}, up to {_counted(made.rounds, 'attempt')} each, {what}"
     table = Table(
-        title=f"{made.problems} problems, up to {made.rounds} attempts each, {what}",
-        caption=f"Accuracy, and where 90% of {made.draws} simulated runs lie; from {made.pilot_problems} "
-        f"problems of the pilot. Without a budget such a run takes about {made.full_tokens:,} tokens.",
+        title=title,
+        caption=f"Accuracy, and where 90% of {made.draws} simulated runs lie; from "
+        f"{_counted(made.pilot_problems, 'problem')} of the pilot. Without a budget such a run takes about "
+        f"{made.full_tokens:,} tokens.",
     )
     table.add_column("tokens", justify="right")
     for name in names:

@@ -8,7 +8,8 @@ problems reached are uncertain, and rounds that none reached follow the law. Pro
 failure cut short count as far as they went.
 
 **Without one** the pilot's problems are drawn anew with random weights (the Bayesian bootstrap, Rubin
-1981), each with all it did, and a problem's answer is the one with the most votes so far.
+1981), each with all it did, and a problem's answer is the one with the most votes so far (or, where the pilot
+had it so, the last one of a problem that has made all its attempts).
 
 Each draw makes a whole new run: first a population, then that many new problems from it. What is known badly
 (a small pilot) and what differs from run to run (which problems one meets) are both in the intervals.
@@ -48,11 +49,13 @@ class Pilot:
         courses: each problem's attempts in order. With ``oracle`` they end with the first right one.
         oracle: whether attempts were judged right or wrong during the run.
         rounds: attempts a problem gets at most.
+        last: without an oracle, whether a finished problem's answer is its last one, whatever the votes.
     """
 
     courses: World
     oracle: bool
     rounds: int
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +202,18 @@ def _course(
 
 
 def curves(
-    worlds: Sequence[World], scheduler: str, *, oracle: bool, concurrency: int, active: int | None
+    worlds: Sequence[World], scheduler: str, pilot: Pilot, *, concurrency: int, active: int | None
 ) -> list[Curve]:
-    """Every world run under a new policy of that name."""
+    """Every world run as ``pilot`` was, under a new policy of that name."""
     return [
-        simulate(world, scheduler_from_name(scheduler), oracle=oracle, concurrency=concurrency, active=active)
+        simulate(
+            world,
+            scheduler_from_name(scheduler),
+            oracle=pilot.oracle,
+            concurrency=concurrency,
+            active=active,
+            last=pilot.last,
+        )
         for world in worlds
     ]
 
@@ -232,7 +242,7 @@ def foresee(
     worlds = foreseen_worlds(pilot, problems=problems, draws=draws, seed=seed)
     found = []
     for name, active in schedulers.items():
-        made = curves(worlds, name, oracle=pilot.oracle, concurrency=concurrency, active=active)
+        made = curves(worlds, name, pilot, concurrency=concurrency, active=active)
         for budget in budgets:
             reached = sorted(curve.accuracy_at(budget) for curve in made)
             found.append(

@@ -75,6 +75,7 @@ def simulate(
     active: int | None = None,
     names: Sequence[str] | None = None,
     arm: str = "main",
+    last: bool = False,
 ) -> Curve:
     """Let every problem of ``world`` take its attempts one after another, in the order ``policy`` gives.
 
@@ -86,6 +87,8 @@ def simulate(
         concurrency: calls in flight at once.
         active: problems begun and not ended, at most; None: all.
         names: the problems' ids; by default their places.
+        last: without an oracle, whether the answer of a problem that has made all its attempts is its last
+            one (a line of rounds that nobody judges) and not the one with the most votes.
     """
     ids = [str(i) for i in range(len(world))] if names is None else list(names)
     learning = policy if isinstance(policy, Learning) else None
@@ -136,7 +139,12 @@ def simulate(
             if oracle:
                 learning.observe(Judged(arm, id, "0", round, sample.answer, sample.correct))
         was = solved[problem]
-        solved[problem] = (was or sample.correct) if oracle else voting[problem].right
+        if oracle:
+            solved[problem] = was or sample.correct
+        elif last and round == len(world[problem]):
+            solved[problem] = sample.correct
+        else:
+            solved[problem] = voting[problem].right
         correct += solved[problem] - was
         tokens.append(spent)
         right.append(correct)

@@ -15,12 +15,19 @@ from heartloop.types import Attempt, Problem, Solution, StopReason, Usage, Verdi
 
 
 def write_pilot(
-    folder: Path, world: World, rounds: int, *, oracle: bool = True, cut_at: int | None = None
+    folder: Path,
+    world: World,
+    rounds: int,
+    *,
+    oracle: bool = True,
+    cut_at: int | None = None,
+    arm: ArmConfig | None = None,
 ) -> Path:
     """The run of ``world`` in ``folder``: with ``oracle`` problems end once right, otherwise all rounds run
-    and are scored afterwards. ``cut_at``: a budget ended every problem after so many attempts."""
+    and are scored afterwards. ``cut_at``: a budget ended every problem after so many attempts. ``arm``: as
+    which the run is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    arm = ArmConfig("main", judge="oracle" if oracle else "majority", max_rounds=rounds)
+    arm = arm or ArmConfig("main", judge="oracle" if oracle else "majority", max_rounds=rounds)
     config = RunConfig({"generator": ModelConfig("scripted/echo", concurrency=8)}, (arm,))
     journal = SqliteJournal.create(folder / JOURNAL_NAME, meta={"config": config.to_dict()})
     try:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from heartloop.cli import app
 from heartloop.engine.scheduler import BreadthFirst
 from heartloop.errors import UnknownName, UsageError
+from heartloop.runs.config import ArmConfig
 from heartloop.runs.plan import Plan, plan
 from heartloop.simulation import POPULATIONS, Sample, World, simulate
 from heartloop.simulation.predict import Pilot, foresee, quantile
@@ -84,6 +85,43 @@ def test_a_pilot_scored_afterwards_is_foreseen_by_votes(tmp_path: Path) -> None:
     assert not made.oracle
     reached = simulate(world, BreadthFirst(), oracle=False).accuracy_at(10**9)
     assert made.rows[0].low <= reached <= made.rows[0].high
+
+
+@pytest.mark.parametrize("all_right", [True, False])
+def test_a_strategy_that_tries_once_is_foreseen_to_try_once(tmp_path: Path, all_right: bool) -> None:
+    world = [
+        [Sample(100, all_right or i % 3 == 0, "right" if all_right or i % 3 == 0 else "w")] for i in range(60)
+    ]
+    arm = ArmConfig("main", "single_pass", "oracle", max_rounds=6)
+    folder = write_pilot(tmp_path / "run", world, 6, arm=arm)
+    made = plan(folder, budgets=[10**9], schedulers=["breadth_first"], draws=60)
+    assert (made.rounds, made.full_tokens) == (1, 60 * 100)
+    reached = 1.0 if all_right else 1 / 3
+    assert made.rows[0].accuracy == pytest.approx(reached, abs=0.1)
+
+
+def test_a_strategy_that_makes_all_in_one_round_is_foreseen_so(tmp_path: Path) -> None:
+    arm = ArmConfig("main", "self_consistency", "oracle", max_rounds=6)
+    world = POPULATIONS["broad"].draw(40, 1, 1)
+    made = plan(write_pilot(tmp_path / "run", world, 6, arm=arm), budgets=[10**9], draws=20)
+    assert made.rounds == 1
+
+
+def test_a_line_that_nobody_judges_ends_with_its_last_answer(tmp_path: Path) -> None:
+    """The votes are right and the last rounds wrong."""
+    course = [Sample(100, True, "right"), Sample(100, True, "right"), Sample(100, False, "w")]
+    world = [course, [Sample(100, False, "v"), *course[1:]]] * 20
+    arm = ArmConfig("main", "heart", "oracle", max_rounds=3, score_after=True)
+    folder = write_pilot(tmp_path / "run", world, 3, oracle=False, arm=arm)
+    made = plan(folder, budgets=[8_000, 10**9], schedulers=["breadth_first"], draws=60)
+    assert made.last
+    half, whole = accuracies(made, "breadth_first")
+    assert half > whole + 0.1  # a problem that the budget cuts has the most votes' answer
+    assert whole < 0.05
+    votes = ArmConfig("main", "heart", "majority", max_rounds=3)
+    made = plan(write_pilot(tmp_path / "votes", world, 3, oracle=False, arm=votes), budgets=[10**9], draws=20)
+    assert not made.last
+    assert made.rows[0].accuracy > 0.3
 
 
 def test_nothing_but_failures_and_nothing_but_successes(tmp_path: Path) -> None:
