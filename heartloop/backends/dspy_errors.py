@@ -57,8 +57,11 @@ def from_lm(error: Exception, *, where: str, redact: Callable[[str], str]) -> Ba
         return broken
     if (answered := _answered(links)) is not None:
         status, headers, body = answered
+        if status == 500 and any(map(_is_litellms_own, links)):
+            # Its word for a success that it can't read, too: that may have been billed.
+            return BadResponse(f"{where}: {shorten(redact(body.message[:4000]))}")
         return from_status(status, headers, body, where=where, redact=redact)
-    names = _names(links)
+    names = list(_names(links))
     text = f"{where}: {shorten(redact(str(getattr(error, 'message', '') or error)[:4000]))}"
     if not _is_dspys(error):
         # From before the call: the request can't be put into DSPy's form.
@@ -112,6 +115,13 @@ def _answer_of(link: BaseException) -> Any:
         return None
     status = getattr(answer, "status_code", None)
     return answer if isinstance(status, int) and status >= 400 else None
+
+
+def _is_litellms_own(link: BaseException) -> bool:
+    """Whether it is LiteLLM's InternalServerError with no answer of a server under it."""
+    if type(link).__name__ != "InternalServerError" or not type(link).__module__.startswith("litellm"):
+        return False
+    return not any(map(_answer_of, chain(link)))
 
 
 def _is_dspys(link: BaseException) -> bool:

@@ -5,7 +5,8 @@ lands elsewhere: a replica that failed (or sat on) this very request is avoided 
 is one that is still at work on it, for a hedge, as long as that is the same ``Request`` object.
 
 Health. A replica that refuses a connection is taken out at once; one with three failures in a row (5xx,
-broken connections, timeouts, malformed answers) as well. Then it is probed, at growing intervals, and
+broken connections, timeouts, malformed answers) as well, and one that would end the run (it does not have the
+model, refuses the key), while another is up. Then it is probed, at growing intervals, and
 comes back when it answers. With none up, calls are tried on whichever was left alone longest, so the error
 that comes out is real, and so is the moment when it goes away.
 
@@ -162,7 +163,8 @@ class ReplicaSet:
         """One attempt at one replica; see :class:`~heartloop.backends.base.Backend`.
 
         Raises:
-            BackendError: that attempt's.
+            BackendError: that attempt's; a ServerError in place of one that would end the run, while another
+                replica is up.
             UsageError: closed.
         """
         if self._closed:
@@ -178,12 +180,15 @@ class ReplicaSet:
         try:
             completion = await member.backend.complete(request)
         except BackendError as error:
-            self._failed(member, error)
-            if not isinstance(error, RetryableError):
+            failure = self._failed(member, error)
+            if not isinstance(failure, RetryableError):
                 self._last.pop(id(request), None)
-            raise
+        else:
+            failure = None
         finally:
             self._end(member, units)
+        if failure is not None:
+            raise failure
         self._last.pop(id(request), None)
         self._answered(member, number, conversation, cached, completion)
         return completion
@@ -307,7 +312,8 @@ class ReplicaSet:
 
     # --- health ------------------------------------------------------------------------------------------
 
-    def _failed(self, member: Member, error: BackendError) -> None:
+    def _failed(self, member: Member, error: BackendError) -> BackendError:
+        """What to raise for ``error``."""
         if isinstance(error, ConnectionFailed):
             member.failed += 1
             self._take_out(member, error)
@@ -316,8 +322,14 @@ class ReplicaSet:
             member.in_a_row += 1
             if member.in_a_row > _TOLERATED:
                 self._take_out(member, error)
+        elif error.ends_run and any(m.state.up for m in self._members if m is not member):
+            # Started with another model or key, or a proxy's 404 in the place of a server that is gone.
+            member.failed += 1
+            self._take_out(member, error)
+            return ServerError(f"{error} (other replicas are up)", status=error.status)
         else:
             member.in_a_row = 0  # whatever it had against the call, it is there
+        return error
 
     def _take_out(self, member: Member, error: BackendError) -> None:
         now = self._clock()

@@ -121,7 +121,7 @@ class VllmBackend(ServerBackend):
         self._seen: VllmMetrics | None = None
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
-        self._watched = False
+        self._watched = self._refused = False
         self._chat: URL | None = None
 
     # --- one attempt -------------------------------------------------------------------------------------
@@ -154,6 +154,7 @@ class VllmBackend(ServerBackend):
             failure = error
         except TimeoutError:
             failure = self._too_slow()
+        self._refused = failure.ends_run
         if isinstance(failure, ModelNotFound):
             failure = await self._with_known_models(failure)
         # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
@@ -307,11 +308,16 @@ class VllmBackend(ServerBackend):
             self._look = None
 
     async def probe(self) -> None:
-        """Return if the server is up and fit to answer.
+        """Return if the server is up and fit to answer; if it has the model, where it last had not.
 
         Raises:
             BackendError: it is not, or not within seconds.
         """
+        if self._refused:
+            if self.name not in (names := sorted(model["id"] for model in await self._models())):
+                raise ModelNotFound(f"{self._where} does not exist there{self._known(names)}")
+            self._refused = False
+            return
         try:
             await self._ask("/health")
         except ModelNotFound:  # another server of this format, or a proxy that hides it

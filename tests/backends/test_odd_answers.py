@@ -11,7 +11,7 @@ import pytest
 
 from heartloop.backends import AzureOpenAIBackend, Backend, DspyBackend, OpenAIBackend, VllmBackend
 from heartloop.backends.openai_errors import rate_limits
-from heartloop.errors import BackendError, BadRequest, BadResponse, ConnectionLost, RateLimited
+from heartloop.errors import BackendError, BadRequest, BadResponse, ConnectionLost, RateLimited, ServerError
 from heartloop.types import Completion, ConfidenceCut, Message, Request, Sampling, Usage
 from tests.support.causes import KEY
 from tests.support.loopback import Handler, listening
@@ -22,9 +22,9 @@ WATCHED = Request("m", ASK.messages, Sampling(max_tokens=8, logprobs=1, cut=Conf
 TRUE = Usage(5, 2)
 
 
-def through_dspy(url: str) -> Backend:
+def through_dspy(url: str, engine: str = "lm15") -> Backend:
     dspy = pytest.importorskip("dspy", reason="dspy is not installed (make test-dspy has it)")
-    return DspyBackend(dspy.LM("openai/m", api_base=url, api_key=KEY))
+    return DspyBackend(dspy.LM("openai/m", api_base=url, api_key=KEY, engine=engine))
 
 
 @pytest.fixture(params=["openai", "vllm", "dspy"])
@@ -110,6 +110,15 @@ def test_words_for_how_it_ended(make: Make, word: Any, reason: str) -> None:
 @pytest.mark.parametrize("body", [{"error": "boom"}, {"detail": "Not allowed"}, {"choices": [None]}])
 def test_a_success_without_an_answer_is_no_empty_answer(make: Make, body: Any) -> None:
     assert type(answered(make, body)) is BadResponse
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>sign in</html>", {"choices": "none"}])
+def test_what_litellm_cannot_read_may_have_been_billed(body: Any) -> None:
+    """It makes a status 500 of it, as of an answer with that status."""
+    found = answered(lambda url: through_dspy(url, "litellm"), body)
+    assert type(found) is BadResponse
+    failed = answered(lambda url: through_dspy(url, "litellm"), {"error": {"message": "no"}}, 500)
+    assert type(failed) is ServerError
 
 
 def test_a_status_as_text_is_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from heartloop.backends import Backend, OpenAIBackend, ReplicaSet, ScriptedBacke
 from heartloop.backends.vllm_metrics import VllmMetrics
 from heartloop.types import Completion, Message, Request, Sampling, Solution, Verdict
 from tests.support import fault_server
+from tests.support.loopback import Handler, listening
 from tests.support.simulated_vllm import SimulatedVllm
 from tests.support.virtual_time import run_virtually
 
@@ -217,6 +219,51 @@ def test_what_is_no_fault_of_the_replica_leaves_it_in(error: errors.BackendError
         assert all(r.up for r in replicas.replicas)
 
     on(work, Probed(mood=error), Probed(mood=error))
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ModelNotFound("no such model"), errors.AuthenticationFailed("the key was refused")]
+)
+def test_one_that_would_end_the_run_is_taken_out_while_another_is_up(error: errors.BackendError) -> None:
+    """One was started again with another model, or a proxy says 404 in its place."""
+
+    async def work(replicas: ReplicaSet) -> None:
+        for n in range(20):
+            assert (await tried(replicas, ask(f"a{n}"), times=2)).text == "fine"
+        assert [r.up for r in replicas.replicas] == [False, True]
+        assert servers[0].calls == 1
+        servers[1].mood = error  # the last one is believed
+        with pytest.raises(type(error)):
+            await tried(replicas, ask("b"), times=2)
+
+    servers = [Probed(mood=error), Probed()]
+    on(work, *servers)
+
+
+def test_one_that_had_not_the_model_comes_back_only_with_it() -> None:
+    listed = ["another"]
+
+    class Vllm(Handler):
+        def do_GET(self) -> None:
+            self.answer(json.dumps({"data": [{"id": name} for name in listed]}).encode())
+
+        def do_POST(self) -> None:
+            self.content()
+            self.answer(b'{"error": {"message": "no such model"}}', 404)
+
+    async def main(url: str) -> None:
+        backend = VllmBackend("m", base_url=url)
+        await backend.probe()
+        with pytest.raises(errors.ModelNotFound):
+            await backend.complete(ask())
+        with pytest.raises(errors.ModelNotFound, match="another"):
+            await backend.probe()
+        listed.append("m")
+        await backend.probe()
+        await backend.aclose()
+
+    with listening(Vllm) as root:
+        asyncio.run(main(f"{root}/v1"))
 
 
 def test_a_retry_lands_elsewhere_even_before_the_replica_is_out() -> None:

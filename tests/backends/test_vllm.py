@@ -146,3 +146,17 @@ def test_metrics_count_what_the_prefix_cache_saved() -> None:
         await backend.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("field", ["structured_outputs", "guided_choice"])
+def test_guided_decoding_holds_under_its_old_name_too(field: str) -> None:
+    choice = ["red", "blue"]
+    extra = {field: choice if field == "guided_choice" else {"choice": choice}}
+
+    async def main() -> None:
+        backend = VllmBackend(MODEL, base_url=URL)
+        completion = await backend.complete(ask("Tell me a story.", max_tokens=8, extra=extra))
+        assert completion.text in choice
+        await backend.aclose()
+
+    asyncio.run(main())
