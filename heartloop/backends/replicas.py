@@ -177,14 +177,13 @@ class ReplicaSet:
         number = member.started
         self._router.remember(conversation, member.index)
         self._note(request, member.index)
+        failure: BackendError | None = None
         try:
             completion = await member.backend.complete(request)
         except BackendError as error:
             failure = self._failed(member, error)
             if not isinstance(failure, RetryableError):
                 self._last.pop(id(request), None)
-        else:
-            failure = None
         finally:
             self._end(member, units)
         if failure is not None:
