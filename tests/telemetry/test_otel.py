@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 
 from heartloop import HeartLoop, Model, telemetry
-from heartloop.backends import OpenAIBackend, ScriptedBackend
+from heartloop.backends import OpenAIBackend, ScriptedBackend, VllmBackend
 from heartloop.engine.gateway import Gateway
 from heartloop.engine.hedge import HedgePolicy
 from heartloop.engine.tries import Tries
 from heartloop.errors import BadRequest, ServerError, UsageError
-from heartloop.types import Budget, Completion, Sampling, Usage
+from heartloop.types import Budget, Completion, ConfidenceCut, Sampling, Usage
 from tests.cli.command import environment, run_process
+from tests.confidence.test_traces import piece, serving, sse
 from tests.loop.helpers import QUICK, answers_by_round, boxed, loop, run
 from tests.support.fault_server import FaultServer
 from tests.support.loopback import Handler, listening
@@ -222,6 +224,67 @@ def test_a_hedge_is_a_span_of_its_own_and_so_is_the_end_of_the_loser(seen: Seen)
     assert hedge.parent.span_id == lost.parent.span_id
 
 
+def test_a_hedge_that_loses_is_overtaken_too(seen: Seen) -> None:
+    seen.enable()
+    tries: dict[str, int] = {}
+
+    def latency(request: Any) -> float:
+        question = str(request.messages[0].content) + str(request.messages[-1].content)
+        tries[question] = tries.get(question, 0) + 1
+        return (2.0, 30.0)[tries[question] - 1] if "zebra" in question else 0.001
+
+    model = Model(backend=ScriptedBackend(lambda r: boxed(3), latency=latency), hedge=HedgePolicy(share=0.5))
+
+    async def main() -> None:
+        async with loop(model, strategy="single_pass", active=100) as made:
+            await made.solve_many([f"quick {n}" for n in range(60)])
+            await made.solve("zebra?")
+
+    run_virtually(main())
+    (hedge,) = [span for span in seen.spans("chat") if span.attributes["heartloop.hedge"]]
+    assert hedge.attributes["error.type"] == "Overtaken"
+
+
+def test_an_answer_that_is_streamed_says_when_it_began(seen: Seen) -> None:
+    seen.enable()
+    with serving(sse(*(piece(f"w{n} ", 3.0, n + 1) for n in range(4)))) as (url, _):
+        backend = VllmBackend("m", base_url=url)
+        cut = ConfidenceCut(window=2, below=1.5)
+        model = Model(backend=backend, sampling=Sampling(max_tokens=50, logprobs=3, cut=cut))
+        solve(model, strategy="single_pass")
+    (call,) = seen.spans("chat")
+    assert call.attributes["gen_ai.request.stream"] is True
+    first = call.attributes["gen_ai.response.time_to_first_chunk"]
+    (point,) = seen.points("gen_ai.client.operation.time_to_first_chunk")
+    assert point.sum == first > 0
+    (whole,) = seen.points("gen_ai.client.operation.duration")
+    assert first <= whole.sum
+
+
+def test_a_judges_calls_say_what_they_are(seen: Seen) -> None:
+    seen.enable()
+    numbers = itertools.count()
+    script = ScriptedBackend(lambda r: f"A is better. [[A]] {boxed(next(numbers))}")
+    solve(script, None, strategy="resample", judge="pairwise", max_rounds=2)
+    (problem,) = seen.spans("invoke_workflow")
+    judged = [call for call in seen.spans("chat") if call.attributes["heartloop.role"] == "judge"]
+    assert judged
+    assert {call.parent.span_id for call in judged} == {problem.context.span_id}
+
+
+def test_an_error_says_its_class_once(seen: Seen) -> None:
+    """The conventions advise against repeating ``error.type`` as the status's description."""
+    seen.enable()
+    backend = ScriptedBackend([boxed(1), BadRequest("no")])
+    solution = solve(backend, strategy="heart", max_rounds=2)
+    failed = [span for span in seen.spans() if span.status.status_code.name == "ERROR"]
+    assert {span.attributes["error.type"] for span in failed} == {"BadRequest"}
+    assert {span.status.description for span in failed} == {None}
+    assert solution.stop_reason.value == "failed"
+    (problem,) = seen.spans("invoke_workflow")
+    assert problem in failed
+
+
 def test_the_server_is_named(seen: Seen) -> None:
     seen.enable()
     with FaultServer() as server:
@@ -232,6 +295,9 @@ def test_the_server_is_named(seen: Seen) -> None:
         assert call.attributes["server.address"] == "127.0.0.1"
         assert call.attributes["server.port"] == server.port
         assert call.attributes["gen_ai.provider.name"] == "openai"
+        for name in ("gen_ai.client.operation.duration", "gen_ai.client.token.usage"):
+            for point in seen.points(name):
+                assert point.attributes["server.port"] == server.port
     assert "SECRETSECRET" not in seen.everything()
 
 
