@@ -121,8 +121,10 @@ def answered(completion: Completion, *, content: bool) -> Mapping[str, Any]:
     if (usage := completion.usage) is not None:
         said["gen_ai.usage.input_tokens"] = usage.prompt_tokens
         said["gen_ai.usage.output_tokens"] = usage.completion_tokens
-        said["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
-        said["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
+        if usage.cached_tokens:
+            said["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+        if usage.reasoning_tokens:
+            said["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
     if content:
         parts = [{"type": "text", "content": completion.text}]
         if completion.reasoning:

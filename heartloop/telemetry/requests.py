@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
-__all__ = ["METHODS", "answering"]
+__all__ = ["METHODS", "SERVING", "Tell", "answering"]
 
 METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 """Known ones; any other is ``_OTHER``, lest a client make up names without end."""
+
+SERVING: ContextVar[bool] = ContextVar("heartloop_serving", default=False)
+"""Whether what happens is for a request of the server's."""
 
 Tell = Callable[[int], None]
 
@@ -27,6 +31,7 @@ def answering(tracer: Tracer, method: str, route: str, headers: Mapping[str, str
     Args:
         route: as the server has it, "" where nothing is there.
     """
+    SERVING.set(True)  # in the request's own task, and in those that it starts
     outer = trace.get_current_span().get_span_context()
     if outer.is_valid:  # somebody's own instrumentation of the server has made the span already
         yield lambda status: None

@@ -60,6 +60,9 @@ def test_the_clients_span_is_the_requests_parent_and_that_the_problems(seen: See
     assert [problem.parent.span_id for problem in problems] == [request.context.span_id] * 2
     assert {problem.links[0].context.span_id for problem in problems} == {whole.context.span_id}
     assert {f"{call.context.trace_id:032x}" for call in seen.spans("chat")} == {TRACE}
+    (counted,) = seen.points("heartloop.problems")
+    assert counted.value == 2
+    assert "heartloop.arm" not in counted.attributes  # "request 1", "request 2" and so on without end
     assert "lighthouse" not in seen.everything()
 
 

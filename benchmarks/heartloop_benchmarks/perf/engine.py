@@ -6,7 +6,9 @@ Each client runs in a process of its own against one server, in turn, ``--repeat
 least of these (what else runs on shared cores only adds to them), rates are medians. What the engine adds is
 a difference of two such figures over a third, and shared cores change their pace from one minute to the next:
 it is taken within each turn, where the three stand seconds apart, and its median and quartiles over the turns
-are given. The server is the small one beside this file, or any command that prints ``READY <port>``.
+are given. Telemetry's kinds (``--kinds engine-vllm,engine-vllm-otel,engine-vllm-otlp``) are compared likewise
+with the same engine without it. The server is the small one beside this file, or any command that prints
+``READY <port>``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from statistics import median, quantiles
 
 import orjson
 
-from heartloop_benchmarks.perf.engine_client import KINDS
+from heartloop_benchmarks.perf.engine_client import KINDS, WATCHED
 
 Figures = dict[str, list[dict[str, float]]]
 
@@ -105,6 +107,16 @@ def _print(figures: Figures, connections: int) -> None:
             print(
                 f"the engine adds {middle:.2f} times {reference} to bare {backend}: median of {len(added)} "
                 f"turns, quartiles {low:.2f} and {high:.2f}; {least:.2f} by the least of each"
+            )
+    for kind in figures:
+        plain = kind.rpartition("-")[0]
+        if kind in WATCHED and plain in figures:
+            pairs = zip(figures[kind], figures[plain], strict=True)
+            ratios = [a["cpu_ms_per_call"] / b["cpu_ms_per_call"] for a, b in pairs]
+            low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+            print(
+                f"{kind} costs {middle:.2f} times {plain}: median of {len(ratios)} turns, quartiles "
+                f"{low:.2f} and {high:.2f}; {cpu_of(kind) / cpu_of(plain):.2f} by the least of each"
             )
 
 

@@ -4,7 +4,9 @@
 
 Kinds: ``aiohttp`` (plain aiohttp and orjson, the reference), ``openai-create`` (the package's usual call),
 ``openai`` and ``vllm`` (the bare transport of each backend), ``engine-openai`` and ``engine-vllm`` (a whole
-HeartLoop over it: journal, ledger, scheduler, verification, all on).
+HeartLoop over it: journal, ledger, scheduler, verification, all on). ``engine-openai-otel`` and
+``engine-vllm-otel`` are the same with telemetry on and an exporter that takes all and sends nothing;
+``...-otlp`` with one that encodes what it would send, too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import orjson
 from heartloop.types import Message, Problem, Request, Sampling
 
 KINDS = ("aiohttp", "openai-create", "openai", "vllm", "engine-openai", "engine-vllm")
+WATCHED = ("engine-openai-otel", "engine-openai-otlp", "engine-vllm-otel", "engine-vllm-otlp")
 MODEL = "load"
 
 
@@ -120,6 +123,28 @@ def _backend(kind: str, base_url: str) -> Any:
     return make_backend(f"vllm/{MODEL}" if kind == "vllm" else MODEL, base_url=base_url)
 
 
+def _watch(encode: bool) -> None:
+    """Telemetry on, as ``--otel`` sets it up but for the sending."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    from heartloop import telemetry
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            if encode:
+                encode_spans(spans).SerializePartialToString()
+            return SpanExportResult.SUCCESS
+
+    tracing = TracerProvider()
+    tracing.add_span_processor(BatchSpanProcessor(Nowhere()))
+    measuring = MeterProvider(metric_readers=[InMemoryMetricReader()])
+    telemetry.enable(tracer_provider=tracing, meter_provider=measuring)
+
+
 async def _late(lags: list[float]) -> None:
     """Note, every 5 ms, how many ms later than asked for the event loop came round."""
     while True:
@@ -170,7 +195,7 @@ async def _engine(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=KINDS + WATCHED)
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--calls", type=int, default=5_000)
     parser.add_argument("--connections", type=int, default=64)
@@ -188,6 +213,9 @@ def main() -> None:
         work = _openai_create(url, calls, connections)
     elif given.kind.startswith("engine-"):
         kind = given.kind.removeprefix("engine-")
+        if given.kind in WATCHED:
+            kind, _, how = kind.partition("-")
+            _watch(how == "otlp")
         active = given.active or 2 * connections
         work = _engine(kind, url, calls, connections, active, not given.no_journal, given.lag)
     else:
