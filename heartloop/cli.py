@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from heartloop import __version__
+from heartloop.commands.budget import budget
 from heartloop.commands.calibrate import calibrate
 from heartloop.commands.compare import compare
 from heartloop.commands.demo import demo
@@ -52,7 +53,10 @@ def _main(
     pass
 
 
-for command in (solve, run, resume, show, view, plan, export, demo, judge, calibrate, compare, serve, report):
+for command in (
+    *(solve, run, resume, budget, show, view, plan, export),
+    *(demo, judge, calibrate, compare, serve, report),
+):
     app.command()(command)
 
 

@@ -260,6 +260,12 @@ def exhausted(account: Account, limit: str, cost: Spend) -> BudgetExhausted:
         )
     budget = getattr(account.budget, limit)
     charged = getattr(account.charged, limit)
+    if (charged or 0) > budget:  # it was lowered
+        return BudgetExhausted(
+            f"the {account.name}'s budget of {budget:,} {limit} is below the {charged:,} that were spent",
+            limit=limit,
+            account=account.name,
+        )
     return BudgetExhausted(
         f"the {account.name}'s budget of {budget:,} {limit} has {budget - (charged or 0):,} left, and the "
         f"next call may need {getattr(cost, limit):,}",

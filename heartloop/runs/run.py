@@ -2,7 +2,8 @@
 
 The folder holds ``journal.sqlite`` (problems, settings, events, charges, results) and, once a process has
 ended in good order, ``summary.json``; ``live.json`` with the latest figures, for whoever watches
-(:mod:`heartloop.runs.live`); and ``waves`` with the files of ``vllm run-batch``, where that is asked.
+(:mod:`heartloop.runs.live`); ``budget.json`` while somebody asks for other limits
+(:mod:`heartloop.runs.rebudget`); and ``waves`` with the files of ``vllm run-batch``, where that is asked.
 Nothing else is needed to resume than the journal, not even the data file.
 """
 
@@ -11,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
@@ -34,6 +35,7 @@ from heartloop.runs.config import ModelConfig, RunConfig
 from heartloop.runs.executors import Executor
 from heartloop.runs.live import LiveFile, RunState, written_while
 from heartloop.runs.order import in_order
+from heartloop.runs.rebudget import heeded_while
 from heartloop.runs.summary import Summary, summarise
 from heartloop.strategies.prompts import Prompts
 from heartloop.types import Budget, Problem, Solution, StopReason, Verdict
@@ -276,7 +278,7 @@ class Run:
             return ("interrupted" if self.interrupted else "ended"), None
 
         live_file = LiveFile(self.folder, lambda: (self.refresh(), gauges_of(engine)))
-        async with written_while(live_file, ended):
+        async with written_while(live_file, ended), heeded_while(self.folder, self.change_limits):
             try:
                 engine.gateway.start_waves()
                 self._workers = {asyncio.create_task(work()) for _ in range(active)}
@@ -318,7 +320,7 @@ class Run:
 
         pending = ((started.problem, arm.name) for started in self._pending(arms) for arm in started.arms)
         live_file = LiveFile(self.folder, lambda: (self.refresh(), executor.gauges()))
-        async with written_while(live_file, ended):
+        async with written_while(live_file, ended), heeded_while(self.folder, self.change_limits):
             await executor.work(self, pending, told)
 
     @property
@@ -349,6 +351,22 @@ class Run:
             self._engine.set_budget(budget)
         self.journal.set_meta("config", config.to_dict())
         self.config = config
+
+    def change_limits(self, limits: Mapping[str, Any]) -> None:
+        """:meth:`set_budget` with these limits, by the names of :class:`heartloop.Budget`, and the others as
+        they are.
+
+        Raises:
+            UsageError: as there; or the run is a benchmark's, whose arms have equal shares of the limits.
+        """
+        if unknown := limits.keys() - {field.name for field in fields(Budget)}:
+            raise UsageError(f"a budget has no {min(unknown)!r}")
+        if self.config.benchmark:
+            raise UsageError(
+                "the arms of a benchmark have equal shares of its limits, which can't change while it works: "
+                "stop it (Ctrl-C), and go on with `heartloop resume`"
+            )
+        self.set_budget(replace(self.config.budget, **limits))
 
     def drain(self) -> None:
         """Start nothing more; end when the calls in flight have been answered. Call from the loop."""
