@@ -44,6 +44,7 @@ class TracedFlight(WaveFlight):
         super().__init__(*given, **settings)
         self.span: Span | None = None
         self._size = len(self.members)
+        self._links = 0
         self._told = {True: 0, False: 0}
         self._trouble: BaseException | str | None = None
 
@@ -72,6 +73,7 @@ class TracedFlight(WaveFlight):
         if self._refusals:
             about["heartloop.wave.refusals"] = self._refusals
         known = [m.watched for m in self.members.values() if isinstance(m.watched, CallSpan)]
+        self._links = min(len(known), LINKS)
         self._started = time.time_ns()
         self.span = self.calls.telemetry.tracer.start_span(
             "heartloop.wave",
@@ -93,6 +95,9 @@ class TracedFlight(WaveFlight):
             self.begin()  # this call with the others
         elif isinstance(member.watched, CallSpan):
             member.watched.in_wave(self.span.get_span_context(), self.id)
+            if self._links < LINKS:
+                self._links += 1
+                self.span.add_link(member.watched.span.get_span_context())
 
     def close(self) -> None:
         """The engine closes: what is at the server goes on there, unless no journal remembers it."""

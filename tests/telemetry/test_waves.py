@@ -250,6 +250,15 @@ def test_a_wave_that_is_resumed_is_one_span_that_says_so(seen: Seen, tmp_path: P
     assert seen.points("gen_ai.client.operation.duration") == []
     seen.exporter.clear()
 
+    run(left_out())  # again: nothing new, and the wave is still out
+    (left,) = seen.spans("heartloop.wave")
+    assert (left.attributes["heartloop.wave.resumed"], left.attributes["heartloop.wave.left"]) == (True, True)
+    claimed = {call.context.span_id for call in seen.spans("chat")}
+    assert {link.context.span_id for link in left.links} == claimed
+    assert len(claimed) == 3
+    assert {call.attributes["heartloop.wave.left"] for call in seen.spans("chat")} == {True}
+    seen.exporter.clear()
+
     run(gone_on())
     (wave,) = seen.spans("heartloop.wave")
     assert wave.attributes["heartloop.wave.id"] == left.attributes["heartloop.wave.id"]
