@@ -203,6 +203,7 @@ def notes(trials: Trials, answers: Sequence[Answers], contrasts: Sequence[Contra
     """What a reader must know before believing a figure."""
     for arm in answers:
         yield from _arm_notes(trials, arm)
+    yield from _assumed_notes(answers)
     yield from _order_notes(trials, answers)
     yield from _version_notes(trials, answers)
     yield from _extremes(answers)
@@ -226,6 +227,23 @@ def notes(trials: Trials, answers: Sequence[Answers], contrasts: Sequence[Contra
             "warning",
             "some contrasts have no p-value: problems that influence each other make the run the unit, and "
             "there are too few runs",
+        )
+
+
+def _assumed_notes(answers: Sequence[Answers]) -> Iterator[Note]:
+    """Worst cases in place of usage move an arm along the axis of compute."""
+    much = []
+    for arm in answers:
+        assumed = sum(trial.assumed for trial in arm.trials.values())
+        tokens = sum(trial.tokens for trial in arm.trials.values())
+        if assumed > MUCH_ASSUMED * tokens:
+            much.append(f"{arm.group.key} {assumed / tokens:.1%}")
+    if much:
+        yield Note(
+            "warning",
+            f"tokens that are only assumed ({', '.join(much)} of all of the arm's): calls without a known end "
+            "(killed processes, cancelled hedges, failed tries) are charged at their worst case; costs, and "
+            "places on curves of equal compute, may be too high by as much",
         )
 
 
@@ -300,14 +318,6 @@ def _arm_notes(trials: Trials, arm: Answers) -> Iterator[Note]:
             "warning",
             f"{key}: {sum(unknown.values()):,} finished problems have no verdict ({said}); they are left "
             f"out, and accuracy over all would lie between {_bounds(everything)}",
-        )
-    assumed, tokens = sum(trial.assumed for trial in everything), sum(trial.tokens for trial in everything)
-    if assumed > MUCH_ASSUMED * tokens:
-        yield Note(
-            "warning",
-            f"{key}: {assumed / tokens:.1%} of its tokens ({assumed:,}) are assumed: charged at their worst "
-            "case for calls without a known end (killed processes, cancelled hedges, retries); what it cost, "
-            "and where it lies on curves of equal compute, may be too high by as much",
         )
     failed = sum(trial.stop_reason is StopReason.FAILED for trial in everything)
     if failed:

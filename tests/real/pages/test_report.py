@@ -13,9 +13,12 @@ import pytest
 
 from heartloop.reports.page.text import shown as text_shown
 from heartloop.reports.report import write_report
+from heartloop.runs.config import ArmConfig
 from tests.support.chromium import Seen, chromium
 from tests.support.made_figures import made_figures
 from tests.support.made_run import ARMS, HOSTILE, HOSTILE_ARMS, hostile_id, hostile_run, made_run
+from tests.support.made_runs import Made, Step, made_problems
+from tests.support.made_runs import made_run as written_run
 
 pytestmark = pytest.mark.real
 
@@ -81,6 +84,25 @@ def test_it_opens_without_an_error_and_draws_every_chart(
         assert seen.troubles == []
         assert seen.foreign == []
         assert len(seen.requests) == 1
+
+
+def test_a_grid_of_many_cells_has_a_mark_for_each(browser: Any, folder: Path) -> None:
+    arms = [
+        ArmConfig(f"heart/majority/s{seed}", label="heart", judge="majority", seed=seed) for seed in range(16)
+    ]
+    outcome = Made([Step(True)])
+    grid = written_run(
+        folder / "grid",
+        arms,
+        made_problems(3),
+        lambda arm, problem: outcome if problem.id != "p00002" else None,
+    )
+    write_report([grid], folder / "grid.html")
+    with Seen(browser) as seen:
+        page = ready(seen, (folder / "grid.html").as_uri())
+        texts = page.locator("#list tbody tr td:nth-child(2)").all_inner_texts()
+    assert [text.split() for text in texts] == [["✓"] * 16, ["✓"] * 16, ["…"] * 16]
+    assert seen.troubles == []
 
 
 def test_colours_follow_the_button_and_charts_with_them(browser: Any, usual: str) -> None:
