@@ -18,8 +18,9 @@ from typing import Any
 
 import orjson
 
-from heartloop.errors import DataError, UsageError
+from heartloop.errors import DataError
 from heartloop_benchmarks.base import Benchmark, Row
+from heartloop_benchmarks.parquet import parquet_records
 
 __all__ = ["Data", "open_data", "strings"]
 
@@ -146,28 +147,8 @@ def _csv(file: Path) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UsageError(
-            f"{file}: reading Parquet needs the extra [data]: pip install 'heartloop[data]'"
-        ) from error
-    try:
-        number = 0
-        with parquet.ParquetFile(file) as opened:
-            # Few rows at a time: they may carry images or megabytes of tests.
-            for batch in opened.iter_batches(batch_size=16):
-                try:
-                    records = batch.to_pylist()
-                except (ValueError, OverflowError) as error:  # text that is no UTF-8, dates before Christ
-                    where = f"{file}, one of records {number + 1} to {number + batch.num_rows}"
-                    raise DataError(f"{where}: can't be read: {error}") from error
-                for record in records:
-                    number += 1
-                    yield _row(f"{file}, record {number}", record, file)
-    except arrow.ArrowException as error:
-        raise DataError(f"{file}: not valid Parquet: {error}") from error
+    for number, record in parquet_records(file):
+        yield _row(f"{file}, record {number}", record, file)
 
 
 _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}

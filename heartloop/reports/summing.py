@@ -241,7 +241,7 @@ def _assumed_notes(answers: Sequence[Answers]) -> Iterator[Note]:
     if much:
         yield Note(
             "warning",
-            f"tokens that are only assumed ({', '.join(much)} of all of the arm's): calls without a known end "
+            f"only assumed tokens ({', '.join(much)} of all of the arm's): calls without a known end "
             "(killed processes, cancelled hedges, failed tries) are charged at their worst case; costs, and "
             "places on curves of equal compute, may be too high by as much",
         )

@@ -107,6 +107,74 @@ def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
         next(reading)
 
 
+def bombs(folder: Path) -> dict[str, Path]:
+    """Files of some kilobytes that unfold to 64 MiB and more."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    megabyte = arrow.array(["a" * (1 << 20)])
+    references = arrow.DictionaryArray.from_arrays(arrow.array([0] * 200, arrow.int32()), megabyte)
+    lists = arrow.ListArray.from_arrays([0, 200], references)
+    nested = arrow.StructArray.from_arrays([lists], ["texts"])
+    numbers = arrow.ListArray.from_arrays([0, 1 << 24], arrow.nulls(1 << 24, arrow.int32()))
+    tables = {
+        "pages": ({"question": ["a" * (1 << 20)] * 64}, {"compression": "zstd", "use_dictionary": False}),
+        "rows": ({"question": references}, {}),
+        "lists": ({"question": ["q"], "choices": lists}, {}),
+        "structs": ({"question": ["q"], "more": nested}, {}),
+        "numbers": ({"question": ["q"], "n": numbers}, {"compression": "zstd"}),
+    }
+    made = {}
+    for name, (columns, how) in tables.items():
+        made[name] = folder / f"{name}.parquet"
+        parquet.write_table(arrow.table(columns), made[name], **how)
+        assert made[name].stat().st_size < 200_000
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pages", "row group 1: unfolds to 64 MiB"),
+        ("rows", "up to record"),
+        ("lists", "row group 1, choices.list.element: unfolds to 200 MiB"),
+        ("structs", "row group 1, more.texts.list.element: unfolds to 200 MiB"),
+        ("numbers", "row group 1: unfolds to 64 MiB"),
+    ],
+)
+def test_parquet_that_unfolds_to_far_more_than_its_size_is_refused_before_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra [data]")
+    file = bombs(tmp_path)[name]
+    monkeypatch.setattr("heartloop_benchmarks.parquet.LARGE", 4 << 20)
+    monkeypatch.setattr("heartloop_benchmarks.parquet.MOST", 32 << 20)
+    before = arrow.default_memory_pool().bytes_allocated()
+    most = 0
+    with pytest.raises(DataError, match="far more than its size in the file") as caught:
+        for _ in open_data(GSM, file):
+            most = max(most, arrow.default_memory_pool().bytes_allocated() - before)
+    assert said in str(caught.value)
+    assert most < 32 << 20
+
+
+def test_parquet_that_is_merely_large_or_merely_repeats_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra [data]")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [data]")
+    import random
+
+    draw = random.Random(1)
+    texts = [draw.randbytes(2_000).hex() for _ in range(300)]
+    columns = {"question": texts, "choices": [[texts[0], texts[k], "none"] for k in range(300)]}
+    parquet.write_table(arrow.table(columns), tmp_path / "large.parquet", row_group_size=100)
+    monkeypatch.setattr("heartloop_benchmarks.parquet.LARGE", 1 << 16)
+    found = rows(tmp_path / "large.parquet")
+    assert [row["question"] for row in found] == texts
+    assert [row["choices"] for row in found] == columns["choices"]
+
+
 def test_parquet_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

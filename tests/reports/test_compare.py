@@ -240,7 +240,7 @@ def test_much_that_is_only_assumed_is_said(tmp_path: Path) -> None:
         )
     [note] = [note for note in compare([run]).notes if "assumed" in note.text]
     assert note.level == "warning"
-    assert note.text.startswith("tokens that are only assumed (twins 3.2% of all of the arm's)")
+    assert note.text.startswith("only assumed tokens (twins 3.2% of all of the arm's)")
 
 
 def test_a_budget_that_problems_share_couples_them_only_where_it_bound(tmp_path: Path) -> None:
