@@ -17,7 +17,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -35,7 +34,6 @@ from heartloop.backends.wire import (
     completion_of,
     decode,
     error_in_success,
-    prompt_logprobs_of,
     request_body,
 )
 from heartloop.confidence import ConfidenceWatch
@@ -149,7 +147,7 @@ class VllmBackend(ServerBackend):
                         session, body, ConfidenceWatch(request.sampling.cut), start
                     )
                 status, headers, answer = await self._send(session.post, self._chat, content)
-            return self._read(status, headers, answer, body, start)
+            return self._read(status, headers, answer, start)
         except BackendError as error:
             failure = error
         except TimeoutError:
@@ -160,19 +158,12 @@ class VllmBackend(ServerBackend):
         # Raised out here, so that nothing with headers or a quoted key hangs on to it as its context.
         raise failure
 
-    def _read(
-        self, status: int, headers: Headers, content: bytes, body: dict[str, Any], start: float
-    ) -> Completion:
+    def _read(self, status: int, headers: Headers, content: bytes, start: float) -> Completion:
         """What an answer that is not streamed says. Raises BackendError where that is an error."""
         if status < 300:
             error = error_in_success(content)
             if error is None:
-                data = decode(content)
-                completion = completion_of(data, seconds=time.perf_counter() - start)
-                if "prompt_logprobs" in body:
-                    rows = prompt_logprobs_of(data.get("prompt_logprobs"))
-                    completion = replace(completion, prompt_logprobs=rows)
-                return completion
+                return completion_of(decode(content), seconds=time.perf_counter() - start)
             status, content = error
         raise self._error(status, headers, content)
 
@@ -209,7 +200,7 @@ class VllmBackend(ServerBackend):
                     # An error; or one that does not stream, and can't be left in the middle.
                     content = await content_of(response, self._where)
                     if not (encoded and content.lstrip().startswith(b"data:")):
-                        return self._read(response.status, response.headers, content, body, start)
+                        return self._read(response.status, response.headers, content, start)
                     answer.feed(content)
                 else:
                     clock = asyncio.get_running_loop().time

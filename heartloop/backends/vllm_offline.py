@@ -19,7 +19,7 @@ from heartloop.backends.batch_lines import line_of
 from heartloop.backends.guided import without_old_names
 from heartloop.backends.openai_errors import ErrorBody, from_status
 from heartloop.backends.waves import Note, Outcome, WaveLine, WaveLook, complete_alone
-from heartloop.backends.wire import LOWEST_LOGPROB, request_body
+from heartloop.backends.wire import LOWEST_LOGPROB, clean, request_body
 from heartloop.errors import BackendError, BadRequest, BadResponse, UsageError
 from heartloop.types import Completion, FinishReason, Message, Request, TokenLogprob, Usage
 
@@ -241,11 +241,12 @@ def _completion(answer: Any, model: str) -> Outcome:
     cached = getattr(answer, "num_cached_tokens", None) or 0
     prompt = len(answer.prompt_token_ids or ())
     return Completion(
-        text=output.text.encode("utf-8", "replace").decode(),
+        text=clean(output.text),
         finish_reason=_FINISH.get(output.finish_reason or "", "other"),
         usage=Usage(prompt, len(output.token_ids), 0, min(cached, prompt)),
         model=model,
         logprobs=_logprobs(output),
+        prompt_logprobs=_prompt_logprobs(answer),
     )
 
 
@@ -254,10 +255,24 @@ def _logprobs(output: Any) -> tuple[TokenLogprob, ...] | None:
         return None
     rows = []
     for token, found in zip(output.token_ids, output.logprobs, strict=False):
-        pairs = [(str(entry.decoded_token or ""), _finite(entry.logprob)) for entry in found.values()]
-        chosen = found[token]
-        rows.append(TokenLogprob(str(chosen.decoded_token or ""), _finite(chosen.logprob), tuple(pairs)))
+        rows.append(_row(found, token))
     return tuple(rows)
+
+
+def _prompt_logprobs(answer: Any) -> tuple[TokenLogprob | None, ...] | None:
+    """One row a prompt token, None for the first, as :attr:`Completion.prompt_logprobs` has them."""
+    if not (rows := getattr(answer, "prompt_logprobs", None)):
+        return None
+    return tuple(
+        _row(found, token) if found else None
+        for token, found in zip(answer.prompt_token_ids, rows, strict=False)
+    )
+
+
+def _row(found: Mapping[int, Any], token: int) -> TokenLogprob:
+    pairs = [(clean(str(entry.decoded_token or "")), _finite(entry.logprob)) for entry in found.values()]
+    chosen = found[token]
+    return TokenLogprob(clean(str(chosen.decoded_token or "")), _finite(chosen.logprob), tuple(pairs))
 
 
 def _finite(value: float) -> float:

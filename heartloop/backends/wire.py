@@ -162,6 +162,7 @@ def completion_of(data: Any, *, seconds: float = 0.0) -> Completion:
         reasoning=reasoning,
         logprobs=logprobs_of(choice.get("logprobs")),
         seconds=seconds,
+        prompt_logprobs=prompt_logprobs_of(data.get("prompt_logprobs")),
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from heartloop.backends import AzureOpenAIBackend, Backend, DspyBackend, OpenAIBackend, VllmBackend
+from heartloop.backends.batch_lines import outcome_in
 from heartloop.backends.openai_errors import rate_limits
 from heartloop.errors import BackendError, BadRequest, BadResponse, ConnectionLost, RateLimited, ServerError
-from heartloop.types import Completion, ConfidenceCut, Message, Request, Sampling, Usage
+from heartloop.types import Completion, ConfidenceCut, Message, Request, Sampling, TokenLogprob, Usage
 from tests.support.causes import KEY
 from tests.support.loopback import Handler, listening
 
@@ -105,6 +107,23 @@ def test_words_for_how_it_ended(make: Make, word: Any, reason: str) -> None:
     found = answered(make, answer(ended=word))
     assert isinstance(found, Completion)
     assert found.finish_reason == reason
+
+
+@pytest.mark.parametrize("kind", [OpenAIBackend, VllmBackend])
+def test_log_probabilities_of_the_prompt_come_by_every_way_to_vllm(kind: Any) -> None:
+    row = {"5": {"logprob": -1.0, "rank": 1, "decoded_token": "Hi"}}
+    body = answer(prompt_logprobs=[None, row])
+    found = answered(lambda url: kind("m", base_url=url), body)
+    assert isinstance(found, Completion)
+    assert found.prompt_logprobs == (None, TokenLogprob("Hi", -1.0, (("Hi", -1.0),)))
+    id, outcome = outcome_in(
+        json.dumps(
+            {"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}
+        ).encode(),
+        where="",
+        redact=str,
+    )
+    assert (id, outcome) == ("a", replace(found, seconds=0.0))
 
 
 @pytest.mark.parametrize("body", [{"error": "boom"}, {"detail": "Not allowed"}, {"choices": [None]}])

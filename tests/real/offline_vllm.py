@@ -40,14 +40,24 @@ async def ask(model: str, journal: Path) -> dict[str, Any]:
     long = Request(model, (Message("user", "word " * 2000),), Sampling(max_tokens=8))
     good = Request(model, (Message("user", "Hi"),), Sampling(max_tokens=8, extra={"top_k": 5}))
     odd = Request(model, (Message("user", "Hi"),), Sampling(max_tokens=8, extra={"no_such": 5}))
+    rows = Request(model, good.messages, Sampling(max_tokens=2, extra={"prompt_logprobs": 1}))
+    guided = {
+        name: Request(model, good.messages, Sampling(max_tokens=8, extra=extra))
+        for name, extra in (
+            ("new name", {"structured_outputs": {"choice": ["red", "blue"]}}),
+            ("old name", {"guided_choice": ["red", "blue"]}),
+        )
+    }
     alone: dict[str, Any] = {}
-    for name, request in (("long", long), ("good", good), ("odd", odd)):
+    asked = {"long": long, "good": good, "odd": odd, "rows": rows, **guided}
+    for name, request in asked.items():
         try:
             answer = await backend.complete(request)
             alone[name] = {
                 "text": answer.text,
                 "prompt": answer.usage.prompt_tokens if answer.usage else None,
                 "completion": answer.usage.completion_tokens if answer.usage else None,
+                "rows": len(answer.prompt_logprobs or ()),
             }
         except Exception as error:
             alone[name] = {"error": type(error).__name__, "message": str(error)[:200]}

@@ -82,3 +82,5 @@ def test_a_loop_over_an_llm_in_the_process(tmp_path: Path) -> None:
     assert found["alone"]["odd"]["error"] == "BadRequest"
     assert 0 < found["alone"]["good"]["completion"] <= 8
     assert found["alone"]["good"]["prompt"] > 0
+    assert found["alone"]["rows"]["rows"] == found["alone"]["rows"]["prompt"]
+    assert {found["alone"][name]["text"] for name in ("old name", "new name")} <= {"red", "blue"}
