@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 from heartloop.backends import (
+    AzureOpenAIBackend,
     Backend,
     BatchBackend,
     DspyBackend,
@@ -22,11 +23,12 @@ from heartloop.backends import (
     ReplicaSet,
     ScriptedBackend,
     VllmBackend,
+    VllmOffline,
     VllmRunBatch,
 )
 from heartloop.errors import BadRequest, UsageError
 from heartloop.types import FinishReason, Message, Request, Sampling
-from tests.support import fake_run_batch
+from tests.support import fake_run_batch, fake_vllm
 from tests.support.batch_server import BatchServer
 from tests.support.fault_server import FaultServer
 
@@ -64,7 +66,8 @@ def batches() -> Iterator[BatchServer]:
     params=[
         *("scripted", "openai", "vllm", "replicas", "llamacpp"),
         *("dspy", "dspy through litellm"),
-        *("batch", "vllm run-batch"),
+        *("batch", "vllm run-batch", "vllm offline"),
+        *("azure", "azure by a dated version"),
         *(
             pytest.param(f"{kind}, at a real {server}", marks=pytest.mark.real)
             for server, kinds in REAL_ONES.items()
@@ -100,6 +103,15 @@ def make(request: pytest.FixtureRequest) -> Make:
         command = f"{sys.executable} {fake_run_batch.__file__} -i {{input}} -o {{output}} --model {{model}}"
         folder = request.getfixturevalue("tmp_path")
         return lambda: VllmRunBatch("test-model", command=command, folder=folder, poll_seconds=(0.01, 0.05))
+    if request.param == "vllm offline":
+        fake_vllm.install(request.getfixturevalue("monkeypatch"))
+        return lambda: VllmOffline("test-model", llm=fake_vllm.LLM(), poll_seconds=(0.005, 0.02))
+    if request.param.startswith("azure"):
+        endpoint = request.getfixturevalue("server").base_url.removesuffix("/v1")
+        version = "2024-10-21" if "dated" in request.param else None
+        return lambda: AzureOpenAIBackend(
+            "test-model", base_url=endpoint, api_key="none", api_version=version
+        )
     if request.param.startswith("dspy"):
         url = request.getfixturevalue("server").base_url
         return dspy_at(url, "test-model", "litellm" if "litellm" in request.param else "lm15")
