@@ -46,7 +46,7 @@ class SamplingParams:
 
 
 class LLM:
-    """Remembers in ``asked`` with which parameters it was asked; an answer that says "abort" is broken off."""
+    """Remembers in ``asked`` with what parameters it was asked. One that says "abort" is broken off."""
 
     def __init__(self, model: str = "test-model", **engine_args: Any) -> None:
         self.model_config = SimpleNamespace(max_model_len=CONTEXT)
@@ -54,7 +54,7 @@ class LLM:
         self._server = FaultServer()
 
     def chat(
-        self, messages: list[list[dict[str, Any]]], parameters: list[SamplingParams], *, use_tqdm: bool = True
+        self, messages: list[Any], parameters: list[SamplingParams], *, use_tqdm: bool = True
     ) -> list[Any]:
         self.asked += parameters
         return [self._answer(*asked) for asked in zip(messages, parameters, strict=True)]
