@@ -28,7 +28,7 @@
             ├── AuthenticationFailed 401, 403: ends the run
             ├── ModelNotFound        404: ends the run
             ├── QuotaExceeded        the account's money or quota is used up: ends the run
-            ├── BackendUnreachable   nothing listens there, and nothing ever did: ends the run
+            ├── BackendUnreachable   nothing listens there, and never did, or not for long: ends the run
             ├── BadRequest           400, 422
             ├── ContextOverflow      the prompt does not fit the model's context
             ├── ContentFiltered      refused by the provider's filter
@@ -224,13 +224,13 @@ class ModelNotFound(PermanentError):
 
 
 class BackendUnreachable(PermanentError):
-    """Nothing answered at the backend's address, however often it was tried, since the run began."""
+    """Nothing answers at the backend's address: it never did, or has not for as long as is waited for it."""
 
     ends_run = True
 
 
 class QuotaExceeded(PermanentError):
-    """The account behind the key has no money or quota left (402, or a 429 that says so)."""
+    """The account behind the key has no money or quota left (402, or a 429 that says so or bids us wait)."""
 
     ends_run = True
 

@@ -53,6 +53,8 @@ class Backend(Protocol):
       leaves it out where the server refuses it; judges then ask for JSON;
     * a coroutine method ``warm_up()``: what the first call would otherwise do within its time limit (import a
       client, load a model);
+    * an attribute ``serving: bool``: whether somebody else can answer though a call has just failed (another
+      replica); the lane then doesn't take that for an outage;
     * a method ``queue() -> tuple[int, int] | None``: calls running and waiting at the server, as last known,
       without waiting for anything;
     * an attribute ``cuts = True``: it watches the log-probabilities while an answer is made, and leaves it

@@ -62,6 +62,7 @@ _UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 _QUOTA_CODES = frozenset(("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"))
+_LONGEST_RESET = 300.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -132,6 +133,13 @@ def from_status(
         return ModelNotFound(text, status=status)
     if status == 408:
         return CallTimeout(text, status=status, retry_after=wait)
+    if status in (413, 429) and (limit := _too_large_for_a_minute(body.message)) is not None:
+        return ContextOverflow(
+            f"{text} (alone it is more than what the account may use in a minute: no wait will help, a lower "
+            "max_tokens or a shorter prompt may)",
+            status=status,
+            context_tokens=limit,
+        )
     if status == 429:
         return RateLimited(text, status=status, retry_after=wait)
     if status >= 500 or status in (409, 425):
@@ -153,6 +161,19 @@ _PROMPT = re.compile(
     r"|resulted in (\d+) tokens|request \((\d+) tokens\)",
     re.IGNORECASE,
 )
+
+
+# OpenAI's 429 and Groq's 413: "Request too large for NAME in organization ORG on tokens per min (TPM): Limit
+# 30000, Requested 45012". With "Used 29000" in between it is the usual one, which time will cure.
+_MINUTE = re.compile(r"\blimit:?\s*(\d[\d,]{0,14})\b.{0,60}?\brequested:?\s*(\d[\d,]{0,14})\b", re.I | re.S)
+
+
+def _too_large_for_a_minute(message: str) -> int | None:
+    """The limit, if the message says that the request by itself is larger than it."""
+    if (found := _MINUTE.search(message)) is None:
+        return None
+    limit, requested = (int(number.replace(",", "")) for number in found.groups())
+    return limit if requested > limit else None
 
 
 def _overflow(text: str, status: int, body: ErrorBody) -> ContextOverflow:
@@ -183,7 +204,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds until the server wants to hear again, or None where it does not say.
 
     From ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date, RFC 9110 section 10.2.3), or the
-    longer of OpenAI's ``x-ratelimit-reset-*`` among the limits that have nothing remaining.
+    longer of OpenAI's ``x-ratelimit-reset-*`` among the limits that have nothing remaining (where each has
+    something left, which is then not enough for this request, the shorter of all).
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
@@ -203,7 +225,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if (seconds := _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))) is not None
     }
     spent = [resets[kind] for kind in resets if headers.get(f"x-ratelimit-remaining-{kind}", "0") == "0"]
-    return max(spent or resets.values(), default=None)
+    # By then all of the limit is there again, and some of it long before.
+    wait = max(spent) if spent else min(resets.values(), default=None)
+    return None if wait is None else min(wait, _LONGEST_RESET)
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:

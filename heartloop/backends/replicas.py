@@ -117,6 +117,11 @@ class ReplicaSet:
         return any(member.backend.real for member in self._members)
 
     @property
+    def serving(self) -> bool:
+        """Whether any replica is up: then one that fails is no outage."""
+        return any(state.up for state in self._states)
+
+    @property
     def cuts(self) -> bool:
         return all(getattr(member.backend, "cuts", False) for member in self._members)
 

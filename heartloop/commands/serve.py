@@ -142,7 +142,8 @@ def serve(
         engine = Engine(
             models,
             budget=Budget(tokens=budget_tokens, calls=budget_calls, usd=budget_usd),
-            retry=RetryPolicy(attempts=retries + 1),
+            # Whoever asks waits for the answer: an outage is to be told, not to be sat out.
+            retry=RetryPolicy(attempts=retries + 1, outage_patience=0.0),
             seed=seed,
         )
         server = Server(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from heartloop.backends.base import Backend
 from heartloop.backends.waves import TakesWaves
+from heartloop.engine.breaker import Breaker
 from heartloop.engine.hedge import HedgePolicy, Hedger
 from heartloop.engine.ledger import Account, Ledger, Reservation, Room, exhausted
 from heartloop.engine.limiter import ConcurrencyLimiter
@@ -28,7 +29,7 @@ from heartloop.engine.queueing import Parked
 from heartloop.engine.rates import Rates, request_rate, set_request_rate
 from heartloop.engine.scheduler import Answered, Learning, Scheduler, Waiting
 from heartloop.engine.strands import blocked
-from heartloop.errors import BackendError, CallTimeout, RateLimited, ServerError
+from heartloop.errors import BackendError, CallTimeout, ConnectionFailed, RateLimited, ServerError
 from heartloop.types import Sampling, Spend
 
 if TYPE_CHECKING:
@@ -91,10 +92,12 @@ class Lane:
         self._queue: Callable[[], tuple[int, int] | None] | None = getattr(backend, "queue", None)
         self.limits = Limits()
         self.limiter = ConcurrencyLimiter(concurrency, adaptive=adaptive, queue=self._queue)
+        self.breaker = Breaker(backend.name)
         self.hedger = None if hedge is None else Hedger(hedge, self.may_hedge)
         says = hasattr(backend, "rate_limits") and not isinstance(backend, TakesWaves)
         self._rates = Rates(tokens_per_minute) if says or tokens_per_minute is not None else None
         self.reached = False
+        self._answered_at = -math.inf
         self._warm = not hasattr(backend, "warm_up")
         self._warming = asyncio.Lock()
         self.closed = False
@@ -229,6 +232,8 @@ class Lane:
     def heard(self, left: Left, reservation: Reservation, tokens: int | None, seconds: float) -> None:
         """A call, still with its slot, was answered after ``seconds``; ``tokens`` where known."""
         self.reached = True
+        self._answered_at = asyncio.get_running_loop().time()
+        self.breaker.answered()
         self.limiter.answered(seconds, left[0])
         if self._rates is not None and left[1] is not None:
             if tokens is not None:
@@ -243,16 +248,30 @@ class Lane:
             isinstance(error, ServerError) and error.status in _OVERLOADED
         ):
             self.limiter.overloaded(left[0])
+        if not isinstance(error, ConnectionFailed):
+            self.reached = True
+        # A wrong address is no server that is away; and of several replicas others may be there.
+        if self.reached and not getattr(self.backend, "serving", False):
+            self.breaker.failed(error, left[0], self.limiter.sent)
         if self._rates is not None and left[1] is not None:
             if not error.may_have_been_billed:
                 self._rates.settle(reservation.cost.tokens, reservation.taken, 0)
             self._rates.heed(getattr(self.backend, "rate_limits", None), left[1])
 
+    @property
+    def silent(self) -> float:
+        """Seconds since a call was last answered; infinite before the first."""
+        return asyncio.get_running_loop().time() - self._answered_at
+
+    def away(self, error: BackendError) -> float:
+        """For how many seconds the server has been away, if ``error`` is what that is known by; else 0."""
+        return self.breaker.away if self.breaker.concerns(error) else 0.0
+
     # --- hedges -------------------------------------------------------------------------------------------
 
     def may_hedge(self) -> bool:
         """Whether a second try of a call would be in nobody's way: none waits, here or at the server."""
-        if self.closed or not self.limiter.has_room():
+        if self.closed or self.breaker.open or not self.limiter.has_room():
             return False
         if any(not entry.granted.done() for entry in chain(self._retries, self._waiting, self._parked)):
             return False
@@ -304,6 +323,7 @@ class Lane:
         # Its room was looked at a moment ago, and nothing has happened since.
         reservation = held or self._ledger.hold(cost, accounts)
         self.limiter.acquire()
+        self.breaker.left()
         if self._rates is not None:
             reservation.taken = self._rates.take(cost.tokens)
         return reservation
@@ -315,6 +335,9 @@ class Lane:
         if not self.limiter.has_room():
             if (pause := self.limiter.paused_for()) > 0:
                 self._wake_in(pause)
+            return None
+        if self.breaker.open and (wait := self.breaker.wait) > 0:
+            self._wake_in(wait)
             return None
         if self._learning is not None and self._learning.revision != self._sorted_at:
             self._sort_again(self._learning)

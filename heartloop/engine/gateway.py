@@ -24,8 +24,11 @@ from heartloop.engine.tries import Call, Tries
 from heartloop.engine.watch import Watch
 from heartloop.engine.waves import Waves, WavesOut
 from heartloop.errors import (
+    BackendError,
     BackendUnreachable,
     ConnectionFailed,
+    QuotaExceeded,
+    RateLimited,
     RetryableError,
     UnknownName,
     UsageError,
@@ -56,6 +59,7 @@ class Gateway:
         self.claims: dict[Claims, None] = {}
         self.waves: list[Waves] = []
         for lane in self.lanes.values():
+            lane.breaker.patience = retry.outage_patience
             if isinstance(lane.backend, TakesWaves):
                 lane.waves = Waves(lane, lane.backend, ledger=ledger, journal=journal, retry=retry)
                 self.waves.append(lane.waves)
@@ -100,11 +104,9 @@ class Gateway:
             if self.retry.attempts == 1:
                 raise
             try:
-                return await retrying(first, tries.once, self.retry, sleep=tries.sleep)
-            except ConnectionFailed as error:
-                if lane.reached:
-                    raise
-                raise BackendUnreachable(f"{error} (tried {tries.made} times)") from error
+                return await retrying(first, tries.once, self.retry, sleep=tries.sleep, away=lane.away)
+            except RetryableError as error:
+                raise self._for_all(error, lane, tries.made) or error from error
         finally:
             tries.drop_held()
 
@@ -113,6 +115,25 @@ class Gateway:
         self.tries, self.on_close = watch.tries, watch.closed
         for waves in self.waves:
             waves.flight = watch.flights
+
+    def _for_all(self, error: RetryableError, lane: Lane, tries: int) -> BackendError | None:
+        """What ends the run, where the error that ended a call would end all others too, one by one."""
+        if isinstance(error, ConnectionFailed) and not lane.reached:
+            return BackendUnreachable(f"{error} (tried {tries} times)")
+        patience = self.retry.outage_patience
+        if not patience:
+            return None
+        if (away := lane.away(error)) > patience:
+            return BackendUnreachable(f"{error} (for {away / 60:.0f} minutes now)")
+        later = (error.retry_after or 0.0) > self.retry.max_retry_after
+        if isinstance(error, RateLimited):
+            if later:
+                return QuotaExceeded(f"{error} (and is to be asked again after {error.retry_after:,.0f} s)")
+            if (silent := lane.silent) > self.retry.rate_limit_patience:
+                return QuotaExceeded(f"{error} (and answered nothing else for {silent / 60:.0f} minutes)")
+        elif later and lane.breaker.concerns(error):
+            return BackendUnreachable(f"{error} (and is to be asked again after {error.retry_after:,.0f} s)")
+        return None
 
     # --- waves ------------------------------------------------------------------------------------------
 

@@ -4,15 +4,18 @@ Decided by the error's class alone (the table is the tree in :mod:`heartloop.err
 
 =====================================  ==================================================================
 RateLimited                            until ``rate_limit_patience`` seconds have passed
+any that a server is away by           until it has been away for ``outage_patience`` seconds
+(:mod:`heartloop.engine.breaker`)
 ServerError, ConnectionFailed,         until ``attempts`` tries have been made (rate-limited tries aside)
 ConnectionLost, CallTimeout,
 BadResponse
 PermanentError                         never
 =====================================  ==================================================================
 
-A server's Retry-After is honoured (plus up to a tenth, so that waiters don't return as one herd); a
-longer one than ``max_retry_after`` ends the call. Otherwise the wait doubles from ``first_wait`` up to
-``max_wait``, with full jitter over its upper half.
+A server's Retry-After is honoured (plus up to a tenth, so that waiters don't return as one herd). One longer
+than ``max_retry_after`` ends the call; after a 429, or where the server is away, it ends the run, since all
+others would be told the same. So does the end of either patience where nothing was answered meanwhile.
+Otherwise the wait doubles from ``first_wait`` up to ``max_wait``, with full jitter over its upper half.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class RetryPolicy:
     max_wait: float = 30.0
     max_retry_after: float = 300.0
     rate_limit_patience: float = 900.0
+    outage_patience: float = 900.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -60,8 +64,11 @@ async def retrying(
     policy: RetryPolicy,
     *,
     sleep: Callable[[float], Awaitable[None]],
+    away: Callable[[RetryableError], float],
 ) -> T:
     """Go on after ``first`` failed: wait, call ``again``, by ``policy``.
+
+    ``away``: for how long the server has been away by now, if the error is one that it is known by, else 0.
 
     The first try is made bare by the caller, since entering tenacity costs more than the rest of a call.
 
@@ -69,7 +76,7 @@ async def retrying(
         RetryableError: the last one, when the policy gives up.
         BaseException: whatever else ``again`` raises, at once.
     """
-    rate_limited = 0
+    uncounted = asking = 0
     pending: RetryableError | None = first
 
     def give_up(state: tenacity.RetryCallState) -> bool:
@@ -78,10 +85,14 @@ async def retrying(
             return True
         if isinstance(error, RateLimited):
             return (state.seconds_since_start or 0.0) > policy.rate_limit_patience
-        return state.attempt_number - rate_limited >= policy.attempts
+        if isinstance(error, RetryableError) and (gone := away(error)):
+            return gone > policy.outage_patience
+        return state.attempt_number - uncounted >= policy.attempts
 
     def wait(state: tenacity.RetryCallState) -> float:
-        return policy.wait(state.attempt_number, state.outcome.exception() if state.outcome else None)
+        # Where the server is away, the lane sees to it that it isn't asked too often.
+        failures = max(1, state.attempt_number - asking)
+        return policy.wait(failures, state.outcome.exception() if state.outcome else None)
 
     async for attempt in tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(RetryableError),
@@ -96,7 +107,8 @@ async def retrying(
                     error, pending = pending, None
                     raise error
                 return await again()
-            except RateLimited:
-                rate_limited += 1
+            except RetryableError as error:
+                uncounted += isinstance(error, RateLimited) or away(error) > 0
+                asking += away(error) > 0
                 raise
     raise AssertionError("unreachable: tenacity reraises the last error")

@@ -248,8 +248,6 @@ class Tries:
 
     def _settle_failure(self, reservation: Reservation, error: BackendError, *, keep: bool) -> None:
         reason = type(error).__name__
-        if not isinstance(error, ConnectionFailed):
-            self.lane.reached = True
         if error.may_have_been_billed:
             self._settle(reservation, "assumed", reason=reason)
         elif isinstance(error, ConnectionFailed):

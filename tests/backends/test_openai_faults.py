@@ -10,7 +10,7 @@ import pytest
 
 from heartloop import errors
 from heartloop.backends import OpenAIBackend
-from heartloop.backends.openai_errors import retry_after
+from heartloop.backends.openai_errors import ErrorBody, from_status, rate_limits, retry_after
 from heartloop.errors import BackendError, RetryableError
 from heartloop.types import Completion, Message, Request, Sampling
 from tests.support.causes import KEY, assert_cause, causes
@@ -71,6 +71,42 @@ def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
     assert retry_after(headers) == 7
     assert retry_after({**headers, "date": "Wed, 01 Jan 2020 00:01:00 GMT"}) == 0
     assert retry_after({**headers, "date": "yesterday"}) is None
+
+
+def test_resets_say_when_all_of_a_limit_is_there_again_and_are_not_waited_for_by_the_hour() -> None:
+    left = {"x-ratelimit-remaining-requests": "9998", "x-ratelimit-reset-requests": "14h"}
+    some = {"x-ratelimit-remaining-tokens": "120", "x-ratelimit-reset-tokens": "3s"}
+    none = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h"}
+    assert retry_after(left | some) == 3
+    assert retry_after(left | none) == 300
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("Request too large on tokens per min (TPM): Limit 30000, Requested 45012. Reduce it.", 30000),
+        ("Request too large on tokens per minute (TPM): Limit: 6,000, Requested: 7,021", 6000),
+        ("Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000.", None),
+        ("Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1.", None),
+        ("Limit " + "9" * 5000 + ", Requested " + "9" * 5001, None),
+    ],
+)
+@pytest.mark.parametrize("status", [413, 429])
+def test_a_request_that_no_minute_has_room_for_is_not_waited_for(
+    message: str, limit: int | None, status: int
+) -> None:
+    body = ErrorBody({"error": {"message": message, "code": "rate_limit_exceeded"}})
+    error = from_status(status, {}, body, where="there", redact=str)
+    assert isinstance(error, errors.ContextOverflow) == (limit is not None)
+    assert limit is None or (getattr(error, "context_tokens", None) == limit and "max_tokens" in str(error))
+
+
+def test_numbers_without_end_in_headers_break_nothing() -> None:
+    endless = "9" * 5000
+    for name in ("remaining-requests", "remaining-tokens", "reset-requests", "reset-tokens"):
+        rate_limits({"x-ratelimit-remaining-requests": "1", f"x-ratelimit-{name}": endless})
+        retry_after({f"x-ratelimit-{name}": endless})
+    assert retry_after({"retry-after": endless}) == float("inf")
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])

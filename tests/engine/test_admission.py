@@ -29,6 +29,7 @@ from heartloop.errors import (
     ConnectionFailed,
     ConnectionLost,
     ContextOverflow,
+    QuotaExceeded,
     RateLimited,
     ServerError,
 )
@@ -572,18 +573,18 @@ def test_rate_limits_are_waited_out_beyond_the_number_of_attempts_but_not_for_ev
         assert (await world.ask()).text == "fine"
         impatient = RetryPolicy(attempts=2, first_wait=0.001, rate_limit_patience=0.03)
         world = World(ScriptedBackend(lambda r: many[0]), retry=impatient)
-        with pytest.raises(RateLimited):
+        with pytest.raises(QuotaExceeded, match="nothing else"):
             await world.ask()
         world.check_books()
 
     run(scene(), 3)
 
 
-def test_a_retry_after_longer_than_the_longest_wait_ends_the_call() -> None:
+def test_a_retry_after_longer_than_the_longest_wait_ends_the_run() -> None:
     async def scene() -> None:
         backend = ScriptedBackend(lambda r: RateLimited("x", retry_after=1e6))
         world = World(backend, retry=RetryPolicy(max_retry_after=0.01))
-        with pytest.raises(RateLimited):
+        with pytest.raises(QuotaExceeded, match="1,000,000 s"):
             await world.ask()
         assert len(backend.requests) == 1
         world.check_books()
@@ -591,23 +592,12 @@ def test_a_retry_after_longer_than_the_longest_wait_ends_the_call() -> None:
     run(scene(), 3)
 
 
-def test_a_server_that_never_answered_is_unreachable_one_that_did_is_not() -> None:
+def test_a_server_that_never_answered_is_unreachable_at_once() -> None:
     async def scene() -> None:
         world = World(ScriptedBackend(lambda r: ConnectionFailed("refused")))
         with pytest.raises(BackendUnreachable, match="4 times"):
             await world.ask()
         assert world.ledger.run.charged.calls == 0
-
-        answers = iter(["fine", *[ConnectionFailed("refused")] * 9])
-        world = World(ScriptedBackend(lambda r: next(answers)))
-        await world.ask()
-        with pytest.raises(ConnectionFailed):
-            await world.ask()
-
-        answers = iter([ServerError("busy"), *[ConnectionFailed("refused")] * 9])
-        world = World(ScriptedBackend(lambda r: next(answers)))
-        with pytest.raises(ConnectionFailed):
-            await world.ask()
 
     run(scene())
 

@@ -24,6 +24,7 @@ _CAUSES: tuple[Cause, ...] = (
     ("408", errors.CallTimeout, 408),
     ("409", errors.ServerError, 409),
     ("429", errors.RateLimited, 429),
+    ("429-too-large", errors.ContextOverflow, 429),
     ("429-quota", errors.QuotaExceeded, 429),
     ("500", errors.ServerError, 500),
     ("502", errors.ServerError, 502),

@@ -60,6 +60,16 @@ _ERRORS: dict[str, tuple[int, dict[str, str], Any]] = {
         },
         {"message": "Rate limit reached"},
     ),
+    "429-too-large": (
+        429,
+        {},
+        {
+            "message": "Request too large for m in organization org-1 on tokens per min (TPM): Limit 30,000, "
+            "Requested 45,012. The input or output tokens must be reduced in order to run successfully.",
+            "type": "tokens",
+            "code": "rate_limit_exceeded",
+        },
+    ),
     "429-quota": (429, {}, {"message": "You exceeded your current quota", "code": "insufficient_quota"}),
     "500": (500, {}, {"message": "The server had an error", "type": "server_error"}),
     "502": (502, {}, "<html><body>Bad Gateway</body></html>"),
