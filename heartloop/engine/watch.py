@@ -34,9 +34,13 @@ class Watch(Protocol):
         ...
 
     def request(
-        self, method: str, route: str, headers: Mapping[str, str]
+        self, method: str, path: str, route: str, headers: Mapping[str, str]
     ) -> AbstractContextManager[Callable[[int], None]]:
-        """Entered while a request to ``heartloop serve`` is answered; what it yields is told the status."""
+        """Entered while a request to ``heartloop serve`` is answered; what it yields is told the status.
+
+        Args:
+            route: as the server has it, "" where there is nothing at ``path``.
+        """
         ...
 
     def closed(self) -> None:

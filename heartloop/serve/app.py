@@ -409,7 +409,7 @@ def _watched_by(watch: Watch) -> Any:
         route = "" if resource is None else resource.canonical
         if route in _UNWATCHED_PATHS:
             return await handler(request)
-        with watch.request(request.method, route, request.headers) as tell:
+        with watch.request(request.method, request.path, route, request.headers) as tell:
             response = await handler(request)
             tell(response.status)
             return response

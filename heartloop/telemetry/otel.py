@@ -206,8 +206,10 @@ class EngineWatch:
             self._traced_arm = replace(arm, responder=_TracedResponder(self.telemetry, arm.responder))
         return self._traced_arm
 
-    def request(self, method: str, route: str, headers: Mapping[str, str]) -> AbstractContextManager[Tell]:
-        return answering(self.telemetry.tracer, method, route, headers)
+    def request(
+        self, method: str, path: str, route: str, headers: Mapping[str, str]
+    ) -> AbstractContextManager[Tell]:
+        return answering(self.telemetry.tracer, method, path, route, headers)
 
     def _seen(self, event: LoopEvent) -> None:
         # Told in the task that solves the problem, so the current span is the problem's.

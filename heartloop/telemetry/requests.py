@@ -25,10 +25,13 @@ Tell = Callable[[int], None]
 
 
 @contextmanager
-def answering(tracer: Tracer, method: str, route: str, headers: Mapping[str, str]) -> Iterator[Tell]:
+def answering(
+    tracer: Tracer, method: str, path: str, route: str, headers: Mapping[str, str]
+) -> Iterator[Tell]:
     """Entered while a request is answered; what it yields is told the status.
 
     Args:
+        path: without the query.
         route: as the server has it, "" where nothing is there.
     """
     SERVING.set(True)  # in the request's own task, and in those that it starts
@@ -37,9 +40,9 @@ def answering(tracer: Tracer, method: str, route: str, headers: Mapping[str, str
         yield lambda status: None
         return
     known = method if method in METHODS else "_OTHER"
-    about = {"http.request.method": known, "url.scheme": "http"}
+    about = {"http.request.method": known, "url.scheme": "http", "url.path": path}
     if route:
-        about |= {"http.route": route, "url.path": route}
+        about["http.route"] = route
     name = f"{known if known != '_OTHER' else 'HTTP'} {route}".rstrip()
     with tracer.start_as_current_span(
         name,

@@ -77,6 +77,8 @@ def test_what_a_request_came_to(seen: Seen) -> None:
         "UNSET",
         400,
     )
+    assert unknown.attributes["url.path"] == "/v1/no/such/thing"
+    assert "http.route" not in unknown.attributes
     assert (unknown.name, unknown.attributes["http.response.status_code"]) == ("POST", 404)
 
 
