@@ -118,6 +118,12 @@ ArmCalls = Annotated[int | None, typer.Option(min=1, help="Most calls of one arm
 ArmUsd = Annotated[float | None, typer.Option(help="Most US dollars of one arm; needs a known price.")]
 ProblemTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of one problem.")]
 ProblemCalls = Annotated[int | None, typer.Option(min=1, help="Most calls of one problem.")]
+ProblemSeconds = Annotated[
+    float | None, typer.Option(help="Most seconds of one problem, from its beginning.")
+]
+ProblemUsd = Annotated[
+    float | None, typer.Option(help="Most US dollars of one problem; needs a known price.")
+]
 Price = Annotated[
     tuple[float, float] | None,
     typer.Option(

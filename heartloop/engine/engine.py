@@ -233,7 +233,10 @@ class Engine:
         if budget.unlimited:
             return self.no_limits
         account = self.ledger.account(f"problem {problem.id!r}", budget)
-        _carry_over(account, self.journal.charges(arm.name, problem.id))
+        before, seconds_before = 0.0, getattr(self.journal, "seconds_before", None)
+        if budget.seconds is not None and seconds_before is not None:
+            before = seconds_before(arm.name, problem.id)
+        _carry_over(account, self.journal.charges(arm.name, problem.id), before)
         self.gateway.attach(arm.name, problem.id, account)
         return account
 

@@ -256,6 +256,24 @@ class SqliteJournal(JournalQueries):
         """Wall-clock seconds that processes before this one were at work on the journal."""
         return self._elapsed("WHERE id < ?", (self._session,))
 
+    def seconds_before(self, arm: str, problem: str) -> float:
+        """Wall-clock seconds that processes before this one were at work on one problem of one arm: in each,
+        from its first record to its last, or to the process's end where the problem had not ended."""
+        sessions = self._fetch("SELECT started, last_seen FROM sessions WHERE id < ?", (self._session,))
+        tables = ("events", "reservations", "results")
+        every = " UNION ALL ".join(
+            f"SELECT at FROM {table} WHERE arm = ?1 AND problem = ?2" for table in tables
+        )
+        moments = [at for (at,) in self._fetch(every, (arm, problem))] if sessions else []
+        ended = self._fetch("SELECT at FROM results WHERE arm = ? AND problem = ?", (arm, problem))
+        total = 0.0
+        for started, last_seen in sessions:
+            last_seen += 1.0  # it is noted once a second
+            if here := [at for at in moments if started <= at <= last_seen]:
+                whole = bool(ended) and ended[0][0] <= last_seen
+                total += max(here if whole else [*here, last_seen - 1.0]) - min(here)
+        return total
+
     def add_problems(self, problems: Iterable[Problem]) -> int:
         """Store ``problems`` behind those that are there, all or none, with bounded memory. Their number.
 

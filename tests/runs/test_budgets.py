@@ -118,6 +118,26 @@ def test_a_problems_own_limits_are_no_failure_of_the_run(tmp_path: Path, server:
     assert max(by_problem.values()) <= 600
 
 
+def test_a_problems_own_seconds_and_dollars_hold_over_a_resume(tmp_path: Path) -> None:
+    with FaultServer(delay_ms=(200, 200)) as slow:
+        assert run(slow, tmp_path, "--problem-seconds", "0.5", "--price", "2", "2").code == 0
+        sent = len(slow.calls)
+        assert 0 < sent <= 3 * PROBLEMS
+        again = heartloop("resume", tmp_path / "run", "--json")
+        assert again.code == 0
+        assert again.json["stop_reasons"] == {"budget": PROBLEMS}
+        assert len(slow.calls) == sent  # the seconds of before count
+        assert heartloop("resume", tmp_path / "run", "--problem-seconds", "60").code == 0
+        assert len(slow.calls) > sent
+
+        done = run(slow, tmp_path, "--problem-usd", "0.0005", "--price", "2", "2", name="usd")
+        assert done.code == 0
+        assert 0 < done.json["cost_usd"] <= PROBLEMS * 0.0005
+        assert done.json["stop_reasons"] == {"budget": PROBLEMS}
+        refused = run(slow, tmp_path, "--problem-usd", "0.0005", name="refused")
+        assert "needs a price" in refused.err
+
+
 def test_a_budget_in_which_nothing_fits_sends_nothing(tmp_path: Path, server: FaultServer) -> None:
     done = run(server, tmp_path, "--budget-tokens", "10")
     assert done.code == 3
