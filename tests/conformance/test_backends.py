@@ -229,13 +229,14 @@ def test_the_event_loop_goes_on_while_it_works(make: Make) -> None:
     async def test(backend: Backend) -> None:
         await backend.complete(ask(backend, "Hi", 1))  # loading has its own terms
         call = asyncio.create_task(backend.complete(ask(backend, "Tell me a story. " * 8, 12)))
-        longest, last = 0.0, time.perf_counter()
+        longest, last = 0.0, (start := time.perf_counter())
         while not call.done():
             await asyncio.sleep(0.001)
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
         await call
-        assert longest < 0.4
+        # On a busy machine a turn of the loop takes long, as everything does; a blocked loop the whole call.
+        assert longest < max(0.4, 0.7 * (last - start))
 
     check(make, test)
 
