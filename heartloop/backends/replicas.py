@@ -6,9 +6,9 @@ is one that is still at work on it, for a hedge, as long as that is the same ``R
 
 Health. A replica that refuses a connection is taken out at once; one with three failures in a row (5xx,
 broken connections, timeouts, malformed answers) as well, and one that would end the run (it does not have the
-model, refuses the key), while another is up. Then it is probed, at growing intervals, and
-comes back when it answers. With none up, calls are tried on whichever was left alone longest, so the error
-that comes out is real, and so is the moment when it goes away.
+model, refuses the key), while another is up. Then it is probed, at growing intervals, and comes back when it
+answers; if it fails the first call then, it is out again, for twice as long. With none up, calls are tried on
+whichever was left alone longest, so the error that comes out is real, and so is the moment when it goes away.
 
 Load. The queue of a replica is the work in flight there, in tokens as :mod:`heartloop.backends.router` counts
 them, with the answers' length as it has been lately. Calls that others sent are seen in vLLM's gauges,
@@ -243,6 +243,8 @@ class ReplicaSet:
     ) -> None:
         member.calls += 1
         member.in_a_row = 0
+        if member.state.up:
+            member.out_for = 0.0
         # A server that shuts down still answers what it had: only a call that began later shows it back.
         if not member.state.up and number > member.out_from:
             self._bring_back(member)
@@ -352,7 +354,7 @@ class ReplicaSet:
             member.prober = asyncio.get_running_loop().create_task(self._probe(member, member.backend))
 
     async def _probe(self, member: Member, backend: Probed) -> None:
-        wait = self._probe_first
+        wait = member.out_for
         while True:
             await asyncio.sleep(wait * (0.75 + 0.5 * self._random.random()))
             try:
@@ -362,7 +364,10 @@ class ReplicaSet:
                 wait = min(2 * wait, self._probe_max)
             else:
                 member.prober = None
+                out_for = member.out_for
                 self._bring_back(member)
+                # Fit to be probed is not yet fit to answer: one more failure takes it out, for longer.
+                member.in_a_row, member.out_for = _TOLERATED, out_for
                 return
 
     def _bring_back(self, member: Member) -> None:

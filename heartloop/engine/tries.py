@@ -170,8 +170,10 @@ class Tries:
             retry = isinstance(error, RetryableError) and not hedge
             lane.failed(left, reservation, error)
             self._settle_failure(reservation, error, keep=retry)
-            if isinstance(error, RateLimited) and error.retry_after:
-                lane.pause(min(error.retry_after, gateway.retry.max_retry_after))
+            # A longer one ends the run: then nobody is to wait.
+            later = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
+            if 0 < later <= gateway.retry.max_retry_after:
+                lane.pause(later)
             raise
         except BaseException as error:
             # Cancelled (or broken) in flight: the backend may have gone on and billed it.

@@ -327,6 +327,34 @@ def test_with_none_up_the_error_is_real_and_so_is_the_return() -> None:
     on(work, *servers, probe_first=1000, probe_max=1000)
 
 
+def test_one_that_is_well_when_probed_and_fails_every_call_is_left_alone_ever_longer() -> None:
+    class Sham(Probed):
+        async def probe(self) -> None:
+            self.probes += 1
+
+    servers = [Sham(mood=errors.ServerError("broken", status=500), seconds=0.001), Probed(seconds=0.05)]
+
+    async def work(replicas: ReplicaSet) -> None:
+        async def worker(number: int) -> None:
+            for n in range(400):
+                assert (await tried(replicas, ask(n=number * 1000 + n))).text == "fine"
+
+        await asyncio.gather(*(worker(number) for number in range(8)))
+        assert servers[0].calls <= 40  # of 3 200, in which 20 s pass
+        servers[0].mood, before = None, servers[0].calls
+        await asyncio.sleep(30)
+        assert all(r.up for r in replicas.replicas)
+        for n in range(20):
+            await replicas.complete(ask(f"another question: {n}"))
+        assert servers[0].calls > before + 3
+        # It has answered: now single failures are its own again.
+        servers[0].mood = errors.ServerError("a fault", status=500)
+        await asyncio.gather(*(replicas.complete(ask("x" * n)) for n in range(2)), return_exceptions=True)
+        assert all(r.up for r in replicas.replicas)
+
+    on(work, *servers)
+
+
 def test_one_that_cannot_be_probed_gets_a_call_now_and_then() -> None:
     async def work(replicas: ReplicaSet) -> None:
         servers[0].mood = errors.ConnectionFailed("refused")

@@ -15,6 +15,7 @@ from heartloop.errors import (
     BackendUnreachable,
     ConnectionFailed,
     ConnectionLost,
+    QuotaExceeded,
     RateLimited,
     ServerError,
 )
@@ -96,6 +97,16 @@ def test_a_server_that_stays_away_ends_the_run_and_no_problem(error: Callable[[]
         return asyncio.get_running_loop().time()
 
     assert 900 < run_virtually(scene()) < 960
+
+
+def test_a_server_that_wants_to_hear_nothing_for_hours_ends_the_run_at_once() -> None:
+    async def scene() -> float:
+        server = Server(between(5.0, 1e9, lambda: RateLimited("daily limit", retry_after=30_000.0)))
+        with pytest.raises(QuotaExceeded, match="30,000 s"):
+            await solved(server)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtually(scene()) < 10
 
 
 def test_whoever_does_not_want_to_wait_for_a_server_is_told_after_the_usual_tries() -> None:
