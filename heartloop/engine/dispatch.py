@@ -269,9 +269,11 @@ class Lane:
 
     # --- hedges -------------------------------------------------------------------------------------------
 
-    def may_hedge(self) -> bool:
+    def may_hedge(self, beside: int = 0) -> bool:
         """Whether a second try of a call would be in nobody's way: none waits, here or at the server."""
         if self.closed or self.breaker.open or not self.limiter.has_room():
+            return False
+        if self.limiter.running + beside >= self.limiter.allowed:  # that many hedges are about to leave
             return False
         if any(not entry.granted.done() for entry in chain(self._retries, self._waiting, self._parked)):
             return False
@@ -279,14 +281,17 @@ class Lane:
         return known is None or known[1] == 0
 
     async def admit_hedge(self, cost: Spend, accounts: Sequence[Account]) -> Reservation | None:
-        """A slot and a reservation for a hedge, or None where they are not there at once."""
+        """A slot and a reservation for a hedge, or None where it would be in somebody's way now.
+
+        Raises:
+            BudgetExhausted: there is no room for it beside what is reserved.
+        """
         if self._throttle is not None:
             await self._throttle.acquire()
         if not self.may_hedge() or (self._rates is not None and self._rates.wait(cost.tokens) > 0):
             return None
         accounts = (*self.accounts, *accounts)
-        room, _, _ = self._ledger.room(cost, accounts)
-        return self._take(None, cost, accounts) if room is Room.NOW else None
+        return self._take(self._ledger.reserve(cost, accounts), cost, accounts)
 
     def pause(self, seconds: float) -> None:
         """Let nothing go for ``seconds`` (a server asked for that)."""

@@ -79,10 +79,11 @@ class Hedger:
     """Watches a lane's calls in flight, and has stragglers hedged.
 
     Args:
-        may: whether a hedge would be in nobody's way, asked just before each.
+        may: whether a hedge would be in nobody's way, asked just before each, with how many others
+            were launched and have not left yet.
     """
 
-    def __init__(self, policy: HedgePolicy, may: Callable[[], bool]) -> None:
+    def __init__(self, policy: HedgePolicy, may: Callable[[int], bool]) -> None:
         self.policy = policy
         self.calls = self.hedges = 0
         self.delay: float | None = None
@@ -90,6 +91,7 @@ class Hedger:
         self._may = may
         self._flights: dict[Flight, None] = {}
         self._unhedged: dict[Flight, None] = {}  # oldest first
+        self._launching: set[Flight] = set()
         self._samples: deque[tuple[float, bool]] = deque(maxlen=REMEMBERED)
         self._news = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -106,6 +108,7 @@ class Hedger:
         """A call is over: ``answered`` by itself, or cut, cancelled, failed."""
         del self._flights[flight]
         self._unhedged.pop(flight, None)
+        self._launching.discard(flight)
         if flight.task is not None and not flight.task.done():
             flight.task.cancel()
         if not (answered or flight.overtaken):
@@ -118,6 +121,17 @@ class Hedger:
             self._learn()
         if self.delay is not None:
             self._look()
+
+    def left(self, flight: Flight, *, sent: bool) -> None:
+        """A hedge that was launched leaves, or finds that it would be in somebody's way after all: then the
+        call is a straggler as before."""
+        self._launching.discard(flight)
+        if sent or flight not in self._flights:
+            return
+        self.hedges -= 1
+        self._unhedged[flight] = None
+        self._unhedged = dict.fromkeys(sorted(self._unhedged, key=lambda each: each.begun))
+        self._arm()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -135,9 +149,10 @@ class Hedger:
         assert self.delay is not None
         due = asyncio.get_running_loop().time() - self.delay
         for flight in list(self._stragglers(due)):
-            if self.hedges + 1 > self.policy.share * self.calls or not self._may():
+            if self.hedges + 1 > self.policy.share * self.calls or not self._may(len(self._launching)):
                 break
             self.hedges += 1
+            self._launching.add(flight)
             del self._unhedged[flight]
             flight.task = asyncio.get_running_loop().create_task(flight.launch(flight))
             self.tasks.add(flight.task)

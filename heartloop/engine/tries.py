@@ -27,6 +27,7 @@ from heartloop.engine.wave_call import Member
 from heartloop.engine.waves import Waves
 from heartloop.errors import (
     BackendError,
+    BudgetExhausted,
     CallTimeout,
     ConnectionFailed,
     HeartLoopError,
@@ -189,7 +190,11 @@ class Tries:
         second: list[tuple[Completion, Settle]] = []
 
         async def hedge(flight: Flight) -> None:
-            own = await self.lane.admit_hedge(self.cost, self.call.accounts)
+            try:
+                own = await self.lane.admit_hedge(self.cost, self.call.accounts)
+            except BudgetExhausted:
+                return
+            hedger.left(flight, sent=own is not None)
             if own is None:
                 return
             try:

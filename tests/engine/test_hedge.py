@@ -316,3 +316,19 @@ def test_calls_still_in_flight_make_the_quantile_later_or_unknown() -> None:
 def test_a_policy_that_cannot_work_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         HedgePolicy(**bad)
+
+
+def test_a_hedge_that_finds_no_slot_is_not_the_calls_last_chance() -> None:
+    """A server hangs with half of the slots; each of its calls is hedged as others' slots come free."""
+
+    async def scene() -> None:
+        def slow(text: str, number: int) -> float:
+            return 10_000.0 if int(text) % 8 == 0 and number == 1 else 0.2 + int(text) * 37 % 101 * 0.001
+
+        world = World(slow, concurrency=32, policy=HedgePolicy(quantile=0.8, share=0.5))
+        for begin in range(0, 512, 128):  # each time the queue runs empty while 16 calls hang
+            await asyncio.gather(*(world.ask(str(n)) for n in range(begin, begin + 128)))
+        assert asyncio.get_running_loop().time() < 10  # the hung calls by themselves take 5 s each time
+        world.check_books()
+
+    run(scene(), 50_000)
