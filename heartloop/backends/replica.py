@@ -76,6 +76,8 @@ class Member:
     unmeasured: int = 0
     polled: bool = False
     prober: asyncio.Task[None] | None = None
+    refused_at: float | None = None  # when it last began to refuse connections
+    flights: dict[asyncio.Timeout, float] = field(default_factory=dict)  # calls in flight: when they began
 
 
 def name_of(backend: Backend, index: int) -> str:

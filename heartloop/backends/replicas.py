@@ -50,6 +50,8 @@ _TOLERATED = 2
 
 _REMEMBERED = 1024
 _FIRST_TOKENS = 256
+_LEAVE_SECONDS = 10.0
+"""What a server that has closed its port gets, at least, to answer what it has."""
 _STALE_SECONDS = 10.0
 
 
@@ -99,6 +101,7 @@ class ReplicaSet:
         self._expected_tokens = 0.0
         self._chars_per_token = 4.0
         self._units_a_call = 0.0
+        self._longest = 0.0
         # By identity, with the request itself so that no other gets its id.
         self._last: OrderedDict[int, tuple[Request, int]] = OrderedDict()
         self._poller: asyncio.Task[None] | None = None
@@ -183,17 +186,27 @@ class ReplicaSet:
         self._router.remember(conversation, member.index)
         self._note(request, member.index)
         failure: BackendError | None = None
+        began, limit = self._clock(), asyncio.timeout(None)
+        member.flights[limit] = began
         try:
-            completion = await member.backend.complete(request)
+            async with limit:
+                completion = await member.backend.complete(request)
         except BackendError as error:
             failure = self._failed(member, error)
             if not isinstance(failure, RetryableError):
                 self._last.pop(id(request), None)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            member.failed += 1
+            failure = ConnectionLost(f"{member.name} went away and left the call unanswered")
         finally:
+            del member.flights[limit]
             self._end(member, units)
         if failure is not None:
             raise failure
         self._last.pop(id(request), None)
+        self._longest = max(self._longest, self._clock() - began)
         self._answered(member, number, conversation, cached, completion)
         return completion
 
@@ -286,10 +299,26 @@ class ReplicaSet:
         """Look at the gauges while anything is in flight."""
         try:
             while self._in_flight:
+                self._leave_those_that_went_away()
                 await asyncio.gather(*(self._measure(m) for m in self._members if m.state.up))
                 await asyncio.sleep(self._poll_seconds)
         finally:
             self._poller = None
+
+    def _leave_those_that_went_away(self) -> None:
+        """End calls at replicas that stopped to listen so long ago that what they still answer is answered.
+
+        vLLM that gets SIGTERM stops its engine, closes its port and keeps the calls it had, unanswered, until
+        their clients leave (seen of 0.32).
+        """
+        patience = max(_LEAVE_SECONDS, self._longest)
+        now = self._clock()
+        for member in self._members:
+            if member.refused_at is None or now - member.refused_at < patience:
+                continue
+            for limit, began in member.flights.items():
+                if began <= member.refused_at and limit.when() is None:
+                    limit.reschedule(asyncio.get_running_loop().time())
 
     async def _measure(self, member: Member) -> None:
         if not isinstance(member.backend, Measured) or member.unmeasured > 2:
@@ -347,6 +376,8 @@ class ReplicaSet:
         if not member.state.up:
             return
         member.state.up = False
+        if isinstance(error, ConnectionFailed):
+            member.refused_at = now
         member.out_from = member.started
         self._router.forget(member.index)
         logger.warning("%s: replica %s is out: %s", self.name, member.name, error)

@@ -424,6 +424,44 @@ class Measured(Probed):
         )
 
 
+class Leaving(Measured):
+    """Closes its port at ``at``, and keeps the calls that it has: answers them after ``seconds``."""
+
+    at = 2.0
+
+    def _listens(self) -> None:
+        if asyncio.get_running_loop().time() >= self.at:
+            raise errors.ConnectionFailed("refused")
+
+    async def complete(self, request: Request) -> Completion:
+        self._listens()
+        return await super().complete(request)
+
+    async def metrics(self) -> VllmMetrics:
+        self._listens()
+        return await super().metrics()
+
+    async def probe(self) -> None:
+        self._listens()
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(8.0, True), (10_000.0, False)])
+def test_calls_at_one_that_went_away_are_made_elsewhere(seconds: float, kept: bool) -> None:
+    """As vLLM does at SIGTERM: one that still answers what it had is left to, one that does not is left."""
+
+    async def work(replicas: ReplicaSet) -> float:
+        calls = [tried(replicas, ask(f"a{n}"), times=3) for n in range(8)]
+        assert {answer.text for answer in await asyncio.gather(*calls)} == {"fine"}
+        return asyncio.get_running_loop().time()
+
+    leaving, other = Leaving(), Measured()
+    leaving.seconds, other.seconds = seconds, 1.0
+    took = on(work, leaving, other)
+    assert leaving.calls > 0
+    assert other.calls == (8 - leaving.calls if kept else 8)
+    assert took < 20
+
+
 def test_gauges_show_the_work_of_others_and_are_left_alone_when_idle() -> None:
     async def work(replicas: ReplicaSet) -> None:
         await replicas.prepare()
