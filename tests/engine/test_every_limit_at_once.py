@@ -143,7 +143,7 @@ async def scene(rng: random.Random) -> None:
                 sampling=Sampling(max_tokens=MOST),
                 price=PRICE,
                 budget=drawn(rng, 60),
-                hedge=rng.choice([False, HedgePolicy(quantile=0.7, share=0.9, samples=2)]),
+                hedge=rng.random() < 0.5 and HedgePolicy(quantile=0.7, share=0.9, samples=2),
             )
             for role, server in servers.items()
         },
