@@ -4,6 +4,9 @@ Away is one that refuses connections, answers 502 or 503 (a proxy in front of no
 loaded), or 429 without saying until when, several times in a row, whoever calls: any other answer shows that
 it is there. Then the lane lets one call go at a time, at growing intervals, until one is answered. None of
 them counts against its call, so an outage costs no problem; and a server that comes back meets no herd.
+
+A server that breaks every call in another way (500, resets, nonsense) is asked as seldom, which leaves most
+calls their tries; but those count, since it may be the call that breaks the server.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from heartloop.errors import (
     BackendError,
     CallTimeout,
     ConnectionFailed,
-    ConnectionLost,
+    PermanentError,
     RateLimited,
     ServerError,
 )
@@ -56,7 +59,7 @@ class Breaker:
 
     @staticmethod
     def concerns(error: BackendError) -> bool:
-        """Whether ``error`` is what a server that is away is known by."""
+        """Whether ``error`` is what a server that is away is known by, and not the call's own fault."""
         if isinstance(error, ServerError):
             return error.status in _AWAY
         if isinstance(error, RateLimited):
@@ -65,9 +68,10 @@ class Breaker:
 
     def failed(self, error: BackendError, number: int, sent: int) -> None:
         """The call that left as the ``number``-th failed; ``sent`` have left by now."""
-        if not self.concerns(error):
-            if not isinstance(error, CallTimeout | ConnectionLost):  # these say nothing of it
-                self.answered()
+        if isinstance(error, PermanentError) or (isinstance(error, RateLimited) and error.retry_after):
+            self.answered()
+            return
+        if isinstance(error, CallTimeout):  # says nothing of it
             return
         now = asyncio.get_running_loop().time()
         if self.open:

@@ -83,6 +83,23 @@ def test_an_outage_costs_no_problem_and_few_calls(error: Callable[[], BackendErr
     assert back - server.times[0] - 5.0 - seconds <= min(0.3 * seconds + 1, 12)
 
 
+@pytest.mark.parametrize("error", [lambda: ServerError("x", status=500), lambda: ConnectionLost("reset")])
+def test_half_a_minute_in_which_everything_breaks_costs_no_problem(error: Callable[[], BackendError]) -> None:
+    server = Server(between(5.0, 35.0, error))
+    solutions = run_virtually(solved(server))
+    assert {s.stop_reason for s in solutions} == {StopReason.ROUNDS}
+    assert server.failed <= 16 + 25
+
+
+def test_a_call_that_breaks_the_server_ends_after_its_tries_though_it_is_the_last() -> None:
+    async def scene() -> float:
+        (solution,) = await solved(Server(between(0.0, 1e9, lambda: ServerError("x", status=500))), 1)
+        assert solution.stop_reason is StopReason.FAILED
+        return asyncio.get_running_loop().time()
+
+    assert run_virtually(scene()) < 30
+
+
 def test_a_model_that_is_being_loaded_when_the_run_begins_is_waited_for() -> None:
     solutions = run_virtually(solved(Server(between(0.0, 120.0, loading))))
     assert {s.stop_reason for s in solutions} == {StopReason.ROUNDS}
