@@ -47,7 +47,7 @@ class LaneGauges:
         name: as the run calls the model (its role); model: as the backend does.
         in_flight: calls that hold a slot; waiting: calls in the queue.
         allowed: calls at once, just now; limit: at most.
-        paused: seconds until calls may leave again, 0 when not paused.
+        paused: seconds until calls may leave again (a Retry-After, a server that is away), 0 when not paused.
         requests_per_minute, tokens_per_minute: as the run was told; None: no limit of ours.
         tokens_ready: tokens that may leave at once under ``tokens_per_minute``; below 0: owed.
         windows: what the server said is left until its own limits reset.
@@ -128,7 +128,7 @@ def _lane_gauges(lane: Lane) -> LaneGauges:
         allowed=limiter.allowed,
         limit=limiter.limit,
         adaptive=limiter.adaptive,
-        paused=limiter.paused_for(),
+        paused=max(limiter.paused_for(), lane.breaker.wait),
         requests_per_minute=lane.requests_per_minute,
         tokens_per_minute=lane.tokens_per_minute,
         tokens_ready=None if rates is None else rates.ready,

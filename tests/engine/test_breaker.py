@@ -10,6 +10,7 @@ import pytest
 from heartloop import HeartLoop, Model, Problem, RetryPolicy, Solution, StopReason
 from heartloop.backends.replicas import ReplicaSet
 from heartloop.backends.scripted import ScriptedBackend
+from heartloop.engine.gauges import gauges_of
 from heartloop.errors import (
     BackendError,
     BackendUnreachable,
@@ -124,6 +125,22 @@ def test_a_server_that_wants_to_hear_nothing_for_hours_ends_the_run_at_once() ->
         return asyncio.get_running_loop().time()
 
     assert run_virtually(scene()) < 10
+
+
+def test_whoever_looks_sees_that_nothing_leaves() -> None:
+    async def scene() -> float:
+        server = Server(between(5.0, 65.0, refused))
+        async with HeartLoop(Model(backend=server, concurrency=16), strategy="single_pass") as held:
+            work = asyncio.create_task(held.solve_many([f"question number {n}." for n in range(300)]))
+            paused = 0.0
+            while not work.done():
+                await asyncio.sleep(1.3)
+                assert held._engine is not None
+                (lane,) = gauges_of(held._engine).lanes
+                paused = max(paused, lane.paused)
+            return paused
+
+    assert 3 < run_virtually(scene()) <= 10
 
 
 def test_whoever_does_not_want_to_wait_for_a_server_is_told_after_the_usual_tries() -> None:
